@@ -1,0 +1,1 @@
+"""Measuring an artifact on this machine: latency, throughput, memory, accuracy. Torch-free."""

@@ -1,0 +1,1 @@
+"""Data sources, one file each, and how they are split, checked and read. Torch-free."""

@@ -1,0 +1,87 @@
+"""What a data source is: it lists and decodes, nothing else (splits, resizing and loading are
+other files). Torch-free, so that the device scores with the very same images."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd.errors import DataError
+
+Image = npt.NDArray[np.uint8]  # (H, W, 3), RGB
+UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One decoded image."""
+
+    image: Image
+    target: int  # class index; UNLABELLED where the source has no label
+    id: str  # unique in the source
+    group: str  # patient, lesion or slide; the id itself where nothing is known
+
+
+class DataSource(ABC):
+    """A data set in the layout in which it is downloaded.
+
+    Keyword-only constructor arguments are the keys of the recipe's `data.params`.
+    """
+
+    classes: tuple[str, ...]  # in index order; for grading in order of severity
+    root: Path | None = None
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """Decode one image. Raises DataError that names the file."""
+
+    @abstractmethod
+    def targets(self) -> npt.NDArray[np.int64]:
+        """All targets (N,) without decoding an image."""
+
+    @abstractmethod
+    def ids(self) -> Sequence[str]:
+        """All ids, in order."""
+
+    @abstractmethod
+    def groups(self) -> Sequence[str]:
+        """All groups, in order."""
+
+    def parts(self) -> Sequence[str] | None:
+        """The split that comes with the data (`train`, `val`, `test` per image), if any."""
+        return None
+
+    def files(self) -> Sequence[Path] | None:
+        """The image file of each sample, if each has one of its own."""
+        return None
+
+    def attributes(self) -> dict[str, Sequence[str]]:
+        """Facts per image for subgroup scores (age, sex, site), if the data has them."""
+        return {}
+
+    def fingerprint(self) -> str:
+        """A hash that changes when any label, group or image file changes.
+
+        Files enter with size and modification time, so that it costs no decoding.
+        """
+        digest = hashlib.sha256(repr(self.classes).encode())
+        digest.update(self.targets().tobytes())
+        for column in (self.ids(), self.groups(), self.parts() or ()):
+            digest.update("\0".join(column).encode())
+        for path in self.files() or ():
+            try:
+                facts = path.stat()
+            except OSError as error:
+                raise DataError(f"{path}: {error.strerror}") from None
+            digest.update(f"{facts.st_size}:{facts.st_mtime_ns};".encode())
+        return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Building networks, naming their feature maps, counting their cost."""

@@ -1,0 +1,255 @@
+"""What a recipe may say. Reading one from disk, overrides and variants are in `recipe_load.py`.
+
+Every level refuses unknown keys. Nothing here needs torch: names of losses, data sets and models
+are resolved by whoever uses them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+SCHEMA_VERSION = 1
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class TaskSpec(Section):
+    """What is asked of an image."""
+
+    name: str = "classification"
+    primary: str | None = None  # the score that picks epochs and that the gate guards
+
+
+class InputSpec(Section):
+    """What the network sees. Pixels reach it as float32 in [0, 1]; it normalises them itself."""
+
+    size: Annotated[int, Field(ge=8, le=4096)] = 224
+    resize: Annotated[int, Field(ge=8, le=4096)] | None = None  # resized to this, then cropped to
+    # `size` (centre crop when evaluating); default: `size`, no crop
+    fit: Literal["stretch", "shorter"] = "stretch"  # to a square, or the shorter side
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> InputSpec:
+        if self.resize is not None and self.resize < self.size:
+            raise ValueError("resize must be at least size")
+        return self
+
+
+class DataSpec(Section):
+    """The data set, its split and how it is fed."""
+
+    name: str
+    root: str | None = None
+    params: dict[str, Any] = {}  # the data source's own parameters
+    split: str = "8-1-1"  # train-val-test ratio, `official`, or `csv:FILE`
+    split_seed: int = 0
+    limit: Positive | None = None  # use only this many images (whole groups, all classes)
+    input: InputSpec = InputSpec()
+    batch: Positive = 32
+    augment: list[str] = []
+    workers: Annotated[int, Field(ge=0)] = 0
+
+
+class StageData(Section):
+    """What one stage feeds differently; unset keys follow `data`."""
+
+    batch: Positive | None = None
+    augment: list[str] | None = None
+    drop_last: bool = False
+    fraction: Fraction | None = None  # only this part of the training images (whole groups)
+    labelled: Fraction | None = None  # the label is hidden on the other training images
+    subset: str | None = None  # a named subset of the data source
+    balance: bool = False  # draw all classes equally often
+
+
+class ModelSpec(Section):
+    """A network by name, from the user's own file, or frozen in an ONNX file."""
+
+    arch: str  # timm:NAME, torchvision:NAME, file:PATH.py:FUNCTION, onnx:PATH.onnx
+    pretrained: bool | str = False  # true: the library's weights; or a .safetensors/.pth file
+    args: dict[str, Any] = {}  # handed to the network's builder
+    taps: dict[str, str] = {}  # tap name -> module path, where it cannot be found by itself
+    seed: int | None = None  # initialisation; default: from the run's seed and the model's name
+    mean: list[float] | None = None  # per channel, in [0, 1]; default: the weights' own, or ImageNet
+    std: list[float] | None = None
+
+    @field_validator("arch")
+    @classmethod
+    def _has_kind(cls, arch: str) -> str:
+        kind = arch.partition(":")[0]
+        if ":" not in arch or kind not in {"timm", "torchvision", "file", "onnx"}:
+            raise ValueError(
+                "must start with timm:, torchvision:, file: or onnx: (for example timm:resnet18)"
+            )
+        return arch
+
+
+class Term(Section):
+    """One entry of `losses:`; a loss that looks `from` teachers `to` a student."""
+
+    loss: str | None = None  # default: the term's own name
+    from_: list[str] = Field(default=[], alias="from")
+    to: str
+    weight: float = 1.0
+    params: dict[str, Any] = {}
+    stop_gradient: bool = True  # the sources' outputs are detached
+
+    @field_validator("from_", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+class OptimizerSpec(Section):
+    name: Literal["sgd", "adam", "adamw"] = "adam"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd only
+    nesterov: bool = False
+    scale: dict[Literal["heads", "adapters"], float] = {}  # multiplies lr
+    clip: Annotated[float, Field(gt=0)] | None = None  # gradient norm, per model
+
+
+class ScheduleSpec(Section):
+    name: Literal["constant", "cosine", "step", "onecycle"] = "constant"
+    warmup: Annotated[float, Field(ge=0)] = 0.0  # epochs of linear warm-up
+    every: Positive = 15  # step: epochs
+    gamma: Annotated[float, Field(gt=0)] = 0.1  # step: factor
+    floor: Annotated[float, Field(ge=0)] = 0.0  # cosine: last lr
+
+
+class StageSpec(Section):
+    """One training phase: models, terms and one optimizer."""
+
+    train: list[str] = Field(min_length=1)
+    frozen: list[str] = []
+    losses: dict[str, Term]
+    data: StageData = StageData()
+    optimizer: OptimizerSpec = OptimizerSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+    epochs: Positive = 1
+    accumulate: Positive = 1
+    select: Literal["best", "last"] = "best"  # which epoch's weights go on, by the primary score
+
+
+class HardwareSpec(Section):
+    """Where and how to compute; never changes what a stage is."""
+
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int | str = 1
+    nodes: Positive = 1
+    strategy: str = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    channels_last: bool = True
+    threads: Annotated[int, Field(ge=0)] = 0
+    checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0  # besides the end of each epoch
+
+
+class GateSpec(Section):
+    """What a conversion may cost, in points (hundredths) of the primary score.
+
+    A recipe may tighten the defaults, never loosen them.
+    """
+
+    max_drop: Annotated[float, Field(ge=0, le=0.5)] = 0.5  # point estimate of the loss
+    max_drop_bound: Annotated[float, Field(ge=0, le=1.5)] = 1.5  # bound of its 95 % interval
+
+
+class CalibrationSpec(Section):
+    images: Annotated[int, Field(ge=8)] = 300
+    seed: int = 0
+
+
+class ExportSpec(Section):
+    model: str = "student"
+    reference: str | None = None  # exported beside it, to compare with (usually the teacher)
+    make: list[str] = ["onnx-fp32"]
+    calibration: CalibrationSpec = CalibrationSpec()
+    gate: GateSpec = GateSpec()
+
+
+class BenchSpec(Section):
+    batch: list[Positive] = [1]
+    warmup: Annotated[int, Field(ge=0)] = 50  # runs, and at least half a second
+    repeats: Annotated[int, Field(ge=10)] = 200
+    seconds: Annotated[float, Field(ge=0)] = 1.0  # at least this long
+    threads: Annotated[int, Field(ge=0)] = 0
+
+
+class PaperSpec(Section):
+    """Which published row this recipe (or variant) stands for."""
+
+    table: str
+    method: str | None = None
+    scenario: str | None = None
+
+
+class Recipe(Section):
+    """One experiment, complete in itself."""
+
+    edgekd: Literal[1]
+    name: Name
+    description: str = ""
+    paper: PaperSpec | None = None
+    plugins: list[str] = []
+    task: TaskSpec = TaskSpec()
+    data: DataSpec
+    models: dict[Name, ModelSpec] = Field(min_length=1)
+    stages: dict[Name, StageSpec] = Field(min_length=1)
+    export: ExportSpec = ExportSpec()
+    bench: BenchSpec = BenchSpec()
+    hardware: HardwareSpec = HardwareSpec()
+    seed: int = 1
+    seeds: list[int] = []  # used by sweeps
+    variants: dict[Name, dict[str, Any]] = {}
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Recipe:
+        for place, name in self._model_references():
+            if name not in self.models:
+                raise ValueError(_unknown(place, "model", name, self.models))
+        for stage_name, stage in self.stages.items():
+            both = set(stage.train) & set(stage.frozen)
+            if both:
+                raise ValueError(f"stages.{stage_name}: {sorted(both)} is both trained and frozen")
+            present = [*stage.train, *stage.frozen]
+            for term_name, term in stage.losses.items():
+                for name in [*term.from_, term.to]:
+                    if name not in present:
+                        raise ValueError(
+                            f"stages.{stage_name}.losses.{term_name}: model '{name}' is in "
+                            f"neither `train` nor `frozen` of this stage"
+                        )
+            untaught = set(stage.train) - {term.to for term in stage.losses.values()}
+            if untaught:
+                raise ValueError(f"stages.{stage_name}: no term teaches {sorted(untaught)}")
+            for name in stage.train:
+                if self.models[name].arch.startswith("onnx:"):
+                    raise ValueError(f"stages.{stage_name}.train: '{name}' is an ONNX file, "
+                                     "which can only be a frozen teacher")  # fmt: skip
+        return self
+
+    def _model_references(self) -> list[tuple[str, str]]:
+        found = [("export.model", self.export.model)]
+        if self.export.reference:
+            found.append(("export.reference", self.export.reference))
+        for name, stage in self.stages.items():
+            found += [(f"stages.{name}.train", model) for model in stage.train]
+            found += [(f"stages.{name}.frozen", model) for model in stage.frozen]
+        return found
+
+
+def _unknown(place: str, kind: str, name: str, known: Any) -> str:
+    from edgekd.errors import did_you_mean
+
+    return f"{place}: there is no {kind} '{name}'; {did_you_mean(name, known)}"

@@ -1,0 +1,1 @@
+"""Joining measurements, manifests and published figures into one page. Torch-free."""

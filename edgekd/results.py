@@ -1,0 +1,170 @@
+"""The records that cross between commands: scores, predictions, measurements."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from edgekd.errors import DataError
+
+
+class Record(BaseModel):
+    """Base of all stored records: immutable, and unknown keys are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+class Score(Record):
+    """One metric of one model on one part of the data, with its bootstrap interval over groups.
+
+    `value`, `low` and `high` are in the metric's own unit (accuracy in [0, 1]); `low`/`high` are
+    None where no interval was computed. `value` is None where the metric is undefined.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    direction: Literal["higher", "lower"] = "higher"
+    images: int
+    groups: int
+
+
+Scores = dict[str, Score]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one model said about one part of the data. Kept in the run, never in a bundle."""
+
+    ids: list[str]
+    groups: list[str]
+    targets: npt.NDArray[np.int64]  # (N,)
+    logits: npt.NDArray[np.float32]  # (N, C)
+
+    def save(self, path: Path) -> None:
+        """Write atomically as .npz without pickled objects."""
+        from edgekd.rundir import replace_file
+
+        with replace_file(path, "wb") as file:
+            np.savez_compressed(
+                file,
+                ids=np.array(self.ids, dtype=np.str_),
+                groups=np.array(self.groups, dtype=np.str_),
+                targets=self.targets,
+                logits=self.logits,
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        """Read what `save` wrote."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(
+                    ids=[str(name) for name in file["ids"]],
+                    groups=[str(name) for name in file["groups"]],
+                    targets=file["targets"].astype(np.int64),
+                    logits=file["logits"].astype(np.float32),
+                )
+        except (OSError, KeyError, ValueError) as error:
+            raise DataError(f"{path}: not a predictions file of edgekd: {error}") from None
+
+
+class Latency(Record):
+    """Distribution of one phase over the measured repeats, in milliseconds."""
+
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    mean: float
+    std: float
+    min: float
+    max: float
+
+
+class Measurement(Record):
+    """One artifact timed on one host by one runtime: a row of `bench/<host>.jsonl`."""
+
+    schema_version: int = 1
+    utc: str
+    host: dict[str, Any]
+    model: str
+    role: str  # student, teacher, or model for a foreign file
+    artifact: str  # onnx-fp32, openvino-int8, ...
+    file: str
+    sha256: str
+    runtime: str
+    runtime_version: str
+    device: str
+    precision_asked: str  # fp32, fp16, int8
+    precision_ran: str  # what the runtime says it executed, e.g. f32, bf16, i8
+    threads: int
+    batch: int
+    input_shape: list[int]
+    warmup_runs: int
+    warmup_s: float
+    repeats: int
+    seconds: float
+    latency_ms: Latency  # one `run` call: infer, host copies included
+    latency_p50_low: float  # 95 % interval of the median
+    latency_p50_high: float
+    samples_ms: list[float]  # at most 500 of the repeats, evenly taken, for the picture
+    throughput_ips: float  # images per second at this batch size
+    load_s: float
+    first_ms: float
+    peak_memory_mb: float | None
+    phases_ms: dict[str, Latency]  # decode, preprocess, infer, postprocess, total
+    scores: Scores | None = None
+    gate: str | None = None  # verdict of the artifact's gate at the time
+    notes: list[str] = []
+
+
+def append_jsonl(path: Path, record: Record) -> None:
+    """Append one record as one line and flush it to disk."""
+    import os
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(record.model_dump_json() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_measurements(path: Path) -> Iterator[Measurement]:
+    """Yield the measurements of one .jsonl file; a torn last line (power cut) is passed over."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            yield Measurement.model_validate_json(line)
+        except ValueError as error:
+            if number == len(lines):
+                return
+            raise DataError(f"{path}:{number}: not a measurement: {error}") from None
+
+
+def dump_json(value: Any) -> str:
+    """JSON with sorted keys and no NaN (null instead), the same bytes for the same value."""
+
+    def clean(item: Any) -> Any:
+        if isinstance(item, BaseModel):
+            return clean(item.model_dump(mode="json"))
+        if isinstance(item, dict):
+            return {str(key): clean(entry) for key, entry in item.items()}
+        if isinstance(item, (list, tuple)):
+            return [clean(entry) for entry in item]
+        if isinstance(item, np.generic):
+            return clean(item.item())
+        if isinstance(item, float) and not np.isfinite(item):
+            return None
+        if isinstance(item, Path):
+            return str(item)
+        return item
+
+    return json.dumps(clean(value), indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -1,0 +1,122 @@
+"""Where a run keeps its things, and how files are written so that nothing is half-written.
+
+    runs/<name>/
+      recipe.yaml            the resolved recipe
+      run.json               environment: versions, host, command
+      split.csv              id, target, group, part
+      stages/<stage>/        metrics.jsonl, last/ (for resuming), done.json + <model>.safetensors
+      predictions/           <model>.test.npz, <artifact>.test.npz
+      scores.json            per model and part
+      bundle/                the student: the only thing that goes to a device
+      reference/             the teacher in the same form, to compare with
+      report/                index.html, report.md, report.csv, report.json
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The paths inside one run folder."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / "recipe.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.root / "run.json"
+
+    @property
+    def split(self) -> Path:
+        return self.root / "split.csv"
+
+    @property
+    def scores(self) -> Path:
+        return self.root / "scores.json"
+
+    @property
+    def bundle(self) -> Path:
+        return self.root / "bundle"
+
+    @property
+    def reference(self) -> Path:
+        return self.root / "reference"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    def stage(self, name: str) -> Path:
+        return self.root / "stages" / name
+
+    def predictions(self, name: str, part: str) -> Path:
+        """`name` is a model's or an artifact's name; `part` is train, val or test."""
+        return self.root / "predictions" / f"{name}.{part}.npz"
+
+
+@contextlib.contextmanager
+def replace_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary neighbour of `path`; rename it over `path` only if all went well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with replace_file(path) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def replace_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary neighbour folder; swap it in for `path` only if all went well."""
+    import shutil
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    old = temporary.with_suffix(".old")
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if path.exists():
+            path.replace(old)
+        temporary.replace(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not path.exists():
+            old.replace(path)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's contents."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""The stage graph and the loop that trains it."""
