@@ -24,8 +24,8 @@ PACKAGE = Path(__file__).parent
 NOT_PLUGINS = {
     "tasks": {"base", "scores"},
     "losses": {"base"},
-    "runtimes": {"base"},
-    "data": {"base", "splits", "check", "read", "subsets"},
+    "runtimes": {"base", "session"},
+    "data": {"base", "check", "read", "splits"},
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 

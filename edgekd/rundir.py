@@ -4,7 +4,8 @@
       recipe.yaml            the resolved recipe
       run.json               environment: versions, host, command
       split.csv              id, target, group, part
-      stages/<stage>/        metrics.jsonl, last/ (for resuming), done.json + <model>.safetensors
+      stages/<stage>/        metrics.jsonl, last/ (for resuming), done.json, <model>.safetensors
+      models/                <model>.safetensors: the weights after the last stage
       predictions/           <model>.test.npz, <artifact>.test.npz
       scores.json            per model and part
       bundle/                the student: the only thing that goes to a device
@@ -60,6 +61,9 @@ class RunDir:
 
     def stage(self, name: str) -> Path:
         return self.root / "stages" / name
+
+    def weights(self, model: str) -> Path:
+        return self.root / "models" / f"{model}.safetensors"
 
     def predictions(self, name: str, part: str) -> Path:
         """`name` is a model's or an artifact's name; `part` is train, val or test."""
