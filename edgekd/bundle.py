@@ -47,7 +47,9 @@ class ModelFacts(Record):
 class Check(Record):
     """One thing that a gate looked at."""
 
-    name: str  # parity, preprocessing, non-inferiority, sensitivity:<class>, calibration
+    # parity, parity-test, preprocessing, non-inferiority, evidence, sensitivity:<class>, mcnemar,
+    # calibration:ece, calibration:brier (what each means and decides: export/gate.py)
+    name: str
     verdict: Verdict | Literal["reported"]
     value: float | None = None
     low: float | None = None
@@ -118,8 +120,9 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError:
         raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}") from None
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path} is damaged: {error}",
-                          hint="copy the bundle again, or run `edgekd export`") from None  # fmt: skip
+        raise BundleError(
+            f"{path} is damaged: {error}", hint="copy the bundle again, or run `edgekd export`"
+        ) from None
     version = tree.get("schema_version") if isinstance(tree, dict) else None
     if version != SCHEMA_VERSION:
         raise BundleError(
@@ -139,17 +142,19 @@ def open_bundle(folder: Path) -> Manifest:
     for name, entry in manifest.files.items():
         path = inside(folder, name)
         if not path.is_file():
-            raise BundleError(f"{folder}: {name} is missing",
-                              hint="copy the whole bundle again")  # fmt: skip
+            raise BundleError(f"{folder}: {name} is missing", hint="copy the whole bundle again")
         size = path.stat().st_size
         if size != entry.bytes:
             raise BundleError(
                 f"{folder}: {name} has {size} bytes, the manifest says {entry.bytes} "
-                "(truncated copy?)", hint="copy the whole bundle again",
-            )  # fmt: skip
+                "(truncated copy?)",
+                hint="copy the whole bundle again",
+            )
         if sha256(path) != entry.sha256:
-            raise BundleError(f"{folder}: {name} is not the file that was exported (sha256 "
-                              "differs)", hint="copy the whole bundle again")  # fmt: skip
+            raise BundleError(
+                f"{folder}: {name} is not the file that was exported (sha256 differs)",
+                hint="copy the whole bundle again",
+            )
     for artifact in manifest.artifacts.values():
         for name in artifact.files:
             if name not in manifest.files:

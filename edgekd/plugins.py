@@ -116,10 +116,18 @@ def _import(module: str, kind: str) -> ModuleType:
 def missing_package(package: str, needed_by: str) -> EdgekdError:
     """The error for a package that an optional part of edgekd needs."""
     extras = {
-        "torch": "train", "torchvision": "train", "timm": "train", "safetensors": "train",
-        "lightning_fabric": "train", "fvcore": "train", "onnx": "export", "nncf": "export",
-        "onnxscript": "export", "onnxruntime": "onnxruntime", "openvino": "openvino",
-    }  # fmt: skip
+        "torch": "train",
+        "torchvision": "train",
+        "timm": "train",
+        "safetensors": "train",
+        "lightning_fabric": "train",
+        "fvcore": "train",
+        "onnx": "export",
+        "nncf": "export",
+        "onnxscript": "export",
+        "onnxruntime": "onnxruntime",
+        "openvino": "openvino",
+    }
     hint = f"pip install 'edgekd[{extras[package]}]'" if package in extras else None
     return MissingOnHost(f"{needed_by} needs the package '{package}'", hint=hint)
 

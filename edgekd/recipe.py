@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 SCHEMA_VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -17,6 +17,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+Names = Annotated[  # one name may stand without a list
+    list[str],
+    BeforeValidator(
+        lambda value: [value] if isinstance(value, str) else value,
+        json_schema_input_type=str | list[str],
+    ),
+]
 
 
 class Section(BaseModel):
@@ -68,7 +75,6 @@ class StageData(Section):
     drop_last: bool = False
     fraction: Fraction | None = None  # only this part of the training images (whole groups)
     labelled: Fraction | None = None  # the label is hidden on the other training images
-    subset: str | None = None  # a named subset of the data source
     balance: bool = False  # draw all classes equally often
 
 
@@ -80,7 +86,9 @@ class ModelSpec(Section):
     args: dict[str, Any] = {}  # handed to the network's builder
     taps: dict[str, str] = {}  # tap name -> module path, where it cannot be found by itself
     seed: int | None = None  # initialisation; default: from the run's seed and the model's name
-    mean: list[float] | None = None  # per channel, in [0, 1]; default: the weights' own, or ImageNet
+    mean: list[float] | None = (
+        None  # per channel, in [0, 1]; default: the weights' own, or ImageNet
+    )
     std: list[float] | None = None
 
     @field_validator("arch")
@@ -98,16 +106,11 @@ class Term(Section):
     """One entry of `losses:`; a loss that looks `from` teachers `to` a student."""
 
     loss: str | None = None  # default: the term's own name
-    from_: list[str] = Field(default=[], alias="from")
+    from_: Names = Field(default=[], alias="from")
     to: str
     weight: float = 1.0
     params: dict[str, Any] = {}
     stop_gradient: bool = True  # the sources' outputs are detached
-
-    @field_validator("from_", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
 
 
 class OptimizerSpec(Section):
@@ -131,8 +134,8 @@ class ScheduleSpec(Section):
 class StageSpec(Section):
     """One training phase: models, terms and one optimizer."""
 
-    train: list[str] = Field(min_length=1)
-    frozen: list[str] = []
+    train: Names = Field(min_length=1)
+    frozen: Names = []
     losses: dict[str, Term]
     data: StageData = StageData()
     optimizer: OptimizerSpec = OptimizerSpec()
@@ -235,8 +238,10 @@ class Recipe(Section):
                 raise ValueError(f"stages.{stage_name}: no term teaches {sorted(untaught)}")
             for name in stage.train:
                 if self.models[name].arch.startswith("onnx:"):
-                    raise ValueError(f"stages.{stage_name}.train: '{name}' is an ONNX file, "
-                                     "which can only be a frozen teacher")  # fmt: skip
+                    raise ValueError(
+                        f"stages.{stage_name}.train: '{name}' is an ONNX file, "
+                        "which can only be a frozen teacher"
+                    )
         return self
 
     def _model_references(self) -> list[tuple[str, str]]:

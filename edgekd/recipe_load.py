@@ -59,8 +59,9 @@ def load(path: Path, *, overrides: Sequence[str] = (), variant: str | None = Non
     if variant is not None:
         variants = tree.get("variants") or {}
         if variant not in variants:
-            raise RecipeError(f"{path}: there is no variant '{variant}'",
-                              hint=did_you_mean(variant, variants))  # fmt: skip
+            raise RecipeError(
+                f"{path}: there is no variant '{variant}'", hint=did_you_mean(variant, variants)
+            )
         for key, value in (variants[variant] or {}).items():
             set_key(tree, key, value, f"{path}: variants.{variant}")
         tree["name"] = f"{tree.get('name')}.{variant}"
@@ -90,14 +91,15 @@ def read_tree(path: Path) -> Tree:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} cannot be read: {error}") from None
     try:
-        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        tree = yaml.load(text, Loader=_Loader)
     except RecipeError as error:
         raise RecipeError(f"{path}: {error.message}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise RecipeError(f"{path}{line}: not valid YAML: "
-                          f"{getattr(error, 'problem', error)}") from None  # fmt: skip
+        raise RecipeError(
+            f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}"
+        ) from None
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys, found {type(tree).__name__}")
     if "edgekd" not in tree:
@@ -119,8 +121,9 @@ def set_key(tree: Tree, key: str, value: Any, where: str) -> None:
     removable = parents and parents[-1] in {"losses", "stages", "models", "params", "args"}
     if value is None and removable:
         if last not in here:
-            raise RecipeError(f"{where}: {key}: there is no '{last}' to remove",
-                              hint=did_you_mean(last, here))  # fmt: skip
+            raise RecipeError(
+                f"{where}: {key}: there is no '{last}' to remove", hint=did_you_mean(last, here)
+            )
         del here[last]
     else:
         here[last] = value
@@ -128,7 +131,7 @@ def set_key(tree: Tree, key: str, value: Any, where: str) -> None:
 
 def _scalar(text: str, key: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, RecipeError) as error:
         raise RecipeError(f"command line: {key}: cannot read '{text}': {error}") from None
 
@@ -220,5 +223,8 @@ def digest(value: Any) -> str:
 def json_schema() -> Tree:
     """The JSON Schema of a recipe, for editors."""
     schema = Recipe.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "edgekd recipe",
-            **{key: value for key, value in schema.items() if key != "title"}}  # fmt: skip
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "edgekd recipe",
+        **{key: value for key, value in schema.items() if key != "title"},
+    }

@@ -1,16 +1,16 @@
 """Where a run keeps its things, and how files are written so that nothing is half-written.
 
-    runs/<name>/
-      recipe.yaml            the resolved recipe
-      run.json               environment: versions, host, command
-      split.csv              id, target, group, part
-      stages/<stage>/        metrics.jsonl, last/ (for resuming), done.json, <model>.safetensors
-      models/                <model>.safetensors: the weights after the last stage
-      predictions/           <model>.test.npz, <artifact>.test.npz
-      scores.json            per model and part
-      bundle/                the student: the only thing that goes to a device
-      reference/             the teacher in the same form, to compare with
-      report/                index.html, report.md, report.csv, report.json
+runs/<name>/
+  recipe.yaml            the resolved recipe
+  run.json               environment: versions, host, command
+  split.csv              id, target, group, part
+  stages/<stage>/        metrics.jsonl, last/ (for resuming), done.json, <model>.safetensors
+  models/                <model>.safetensors: the weights after the last stage
+  predictions/           <model>.test.npz, <artifact>.test.npz
+  scores.json            per model and part
+  bundle/                the student: the only thing that goes to a device
+  reference/             the teacher in the same form, to compare with
+  report/                index.html, report.md, report.csv, report.json
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from edgekd.errors import EdgekdError
 
 
 @dataclass(frozen=True)
@@ -124,3 +126,20 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the run folder, so that two commands cannot write into it at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # no such lock on this system
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EdgekdError(f"another edgekd is working in {folder}") from None
+        yield

@@ -121,11 +121,12 @@ def macro_auroc(probabilities: Floats, targets: Ints, weights: Floats) -> Floats
     def once(weight: Floats) -> float:
         present = weight > 0
         areas = [
-            roc_auc_score(targets[present] == c, probabilities[present, c],
-                          sample_weight=weight[present])
+            roc_auc_score(
+                targets[present] == c, probabilities[present, c], sample_weight=weight[present]
+            )
             for c in range(probabilities.shape[1])
             if 0 < (targets[present] == c).sum() < present.sum()
-        ]  # fmt: skip
+        ]
         return float(np.mean(areas)) if areas else float("nan")
 
     return np.array([once(weight) for weight in weights])

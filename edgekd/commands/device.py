@@ -1,0 +1,98 @@
+"""predict, verify, doctor, data check: looking at pictures, bundles, machines and data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekd.commands.common import (
+    Device,
+    Json,
+    Overrides,
+    RecipeArgument,
+    RuntimeName,
+    Threads,
+    Variant,
+    open_recipe,
+    print_json,
+)
+from edgekd.errors import EdgekdError
+
+
+def predict(
+    target: Annotated[Path, typer.Argument(metavar="BUNDLE|RUN")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|DIR...")],
+    artifact: Annotated[str | None, typer.Option(help="Default: the fastest that passed.")] = None,
+    runtime: RuntimeName = None,
+    device: Device = "",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Classify pictures with an exported model."""
+    from edgekd.predict import predict as predict_images
+
+    rows = []
+    for row in predict_images(
+        target, images, artifact=artifact, runtime=runtime, device=device, threads=threads or 0
+    ):
+        rows.append(row)
+        if not json and row.error is None:
+            typer.echo(f"{row.file}\t{row.label}\t{row.probability:.4f}")
+    if json:
+        print_json([row.as_dict() for row in rows])
+    broken = [row for row in rows if row.error is not None]
+    if broken:
+        raise EdgekdError(
+            f"{len(broken)} of {len(rows)} files could not be read, "
+            f"first {broken[0].file}: {broken[0].error}"
+        )
+
+
+def verify(target: Annotated[Path, typer.Argument(metavar="BUNDLE")], json: Json = False) -> None:
+    """Check a bundle's hashes, and its golden outputs in every runtime that is here."""
+    from edgekd.verify import verify as verify_bundle
+
+    rows = verify_bundle(target)
+    if json:
+        print_json(rows)
+    else:
+        for row in rows:
+            typer.echo("  ".join(f"{key}={value}" for key, value in row.items()))
+
+
+def doctor(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE|losses|data|runtimes|tasks]")
+    ] = None,
+    overrides: Overrides = None,
+    variant: Variant = None,
+    json: Json = False,
+) -> None:
+    """Probe this machine, list plug-ins, or try a whole recipe without training it."""
+    from edgekd import doctor as doctor_module
+
+    if what is None:
+        facts = doctor_module.machine()
+        print_json(facts) if json else typer.echo(doctor_module.machine_text(facts))
+    elif what in doctor_module.KINDS:
+        rows = doctor_module.plugins(what)
+        print_json(rows) if json else typer.echo(doctor_module.plugins_text(rows))
+    else:
+        loaded, _ = open_recipe(what, overrides, variant, None)
+        findings = doctor_module.recipe(loaded)
+        print_json(findings) if json else typer.echo(doctor_module.recipe_text(findings))
+
+
+def data_check(
+    recipe: RecipeArgument, overrides: Overrides = None, variant: Variant = None, json: Json = False
+) -> None:
+    """Counts, broken files, duplicates across parts, group leaks (exit code 2 if any)."""
+    from edgekd.data.check import check_recipe
+
+    loaded, _ = open_recipe(recipe, overrides, variant, None)
+    found = check_recipe(loaded)
+    print_json(found.as_dict()) if json else typer.echo(found.text())
+    if not found.ok:
+        raise EdgekdError("the data set has problems (listed above)")

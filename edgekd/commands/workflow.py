@@ -1,0 +1,201 @@
+"""distill, export, bench, report, and run: the four in a row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgekd.commands.common import (
+    Accept,
+    Device,
+    Fresh,
+    Json,
+    Out,
+    Overrides,
+    RecipeArgument,
+    RuntimeName,
+    Threads,
+    Variant,
+    numbers,
+    open_recipe,
+    print_json,
+    print_table,
+)
+from edgekd.errors import GateFailed
+
+if TYPE_CHECKING:
+    from edgekd.recipe import Recipe
+    from edgekd.rundir import RunDir
+
+
+def distill(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    variant: Variant = None,
+    out: Out = None,
+    fresh: Fresh = False,
+    json: Json = False,
+) -> None:
+    """Train what is not yet trained, and score it; resumes by itself."""
+    loaded, run = open_recipe(recipe, overrides, variant, out)
+    result = _distill(loaded, run, fresh)
+    if json:
+        print_json(
+            {
+                "run": run.root,
+                "trained": result.trained,
+                "reused": result.reused,
+                "seconds": result.seconds,
+                "scores": result.scores,
+            }
+        )
+    else:
+        typer.echo(str(run.root))
+
+
+def export(
+    target: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE")],
+    make: Annotated[
+        str | None,
+        typer.Option(
+            help="Artifacts, comma-separated, e.g. onnx-int8,openvino-int8 (default: the recipe's)."
+        ),
+    ] = None,
+    accept: Accept = None,
+    json: Json = False,
+) -> None:
+    """Export, quantize and lower the student; refuse what lost accuracy (exit code 3)."""
+    from edgekd.export.make import export as export_target
+
+    names = [name.strip() for name in make.split(",") if name.strip()] if make else None
+    failed: GateFailed | None = None
+    try:
+        export_target(target, make=names, accept_inconclusive=accept)
+    except GateFailed as error:
+        failed = error
+    from edgekd.export.make import bundle_of
+
+    bundle = bundle_of(target)
+    if json:
+        from edgekd.bundle import read_manifest
+
+        print_json(read_manifest(bundle))
+    else:
+        typer.echo(str(bundle))
+    if failed:
+        raise failed
+
+
+def bench(
+    target: Annotated[Path, typer.Argument(metavar="BUNDLE|RUN|FILE.onnx|FILE.xml")],
+    artifact: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
+    runtime: RuntimeName = None,
+    device: Device = "",
+    batch: Annotated[str, typer.Option(help="Batch sizes, comma-separated.")] = "1",
+    threads: Threads = None,
+    warmup: Annotated[int, typer.Option(min=0, help="Runs, and at least 0.5 s.")] = 50,
+    repeats: Annotated[int, typer.Option(min=10, help="At least this many runs.")] = 200,
+    seconds: Annotated[float, typer.Option(min=0, help="At least this long.")] = 1.0,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Also score accuracy on this data set, through the same runtime."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to append to (default: the bundle's bench/HOST.jsonl)."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure latency, throughput, memory and accuracy on this machine."""
+    from edgekd.bench.run import bench as bench_target
+
+    rows = bench_target(
+        target,
+        artifacts=artifact.split(",") if artifact else None,
+        runtime=runtime,
+        device=device,
+        batches=numbers(batch, "--batch"),
+        threads=threads or 0,
+        warmup=warmup,
+        repeats=repeats,
+        seconds=seconds,
+        data=data,
+        out=out,
+    )
+    if json:
+        print_json([row.model_dump(mode="json") for row in rows])
+    else:
+        from edgekd.bench.table import table
+
+        print_table(table(rows, target))
+
+
+def report(
+    targets: Annotated[list[Path], typer.Argument(metavar="RUN|BUNDLE|DIR...")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write (default: RUN/report).")] = None,
+    json: Json = False,
+) -> None:
+    """Tables and plots as html, md, csv and json."""
+    _report(targets, out, json)
+
+
+def run(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    variant: Variant = None,
+    out: Out = None,
+    fresh: Fresh = False,
+    accept: Accept = None,
+    json: Json = False,
+) -> None:
+    """distill, export, bench and report in a row, skipping what is already done."""
+    from edgekd.bench.run import bench as bench_target
+
+    loaded, folder = open_recipe(recipe, overrides, variant, out)
+    _distill(loaded, folder, fresh)
+    from edgekd.export.make import export as export_target
+
+    failed: GateFailed | None = None
+    try:
+        export_target(folder.root, make=None, accept_inconclusive=accept)
+    except GateFailed as error:
+        failed = error  # what passed is still measured and reported
+    for bundle in (folder.bundle, folder.reference):
+        if bundle.is_dir():
+            bench_target(
+                bundle,
+                batches=tuple(loaded.bench.batch),
+                threads=loaded.bench.threads,
+                warmup=loaded.bench.warmup,
+                repeats=loaded.bench.repeats,
+                seconds=loaded.bench.seconds,
+            )
+    _report([folder.root], None, json)
+    if failed:
+        raise failed
+
+
+def _distill(recipe: Recipe, run: RunDir, fresh: bool) -> Any:
+    from edgekd.plugins import missing_package
+
+    try:
+        from edgekd.doctor import preflight
+        from edgekd.train.run import distill as distill_recipe
+    except ModuleNotFoundError as error:
+        raise missing_package((error.name or "").split(".")[0], "edgekd distill") from None
+    return distill_recipe(recipe, run, fresh=fresh, before=preflight)
+
+
+def _report(targets: list[Path], out: Path | None, json: bool) -> None:
+    from edgekd.report.render import report as render
+
+    files = render(targets, out=out)
+    if json:
+        typer.echo(files.json.read_text(encoding="utf-8"), nl=False)
+    else:
+        print_table(files.table)
+        for line in files.closing:
+            typer.echo(line)
+        typer.echo(f"report: {files.html}")

@@ -1,0 +1,98 @@
+"""What a loss term is, and what it may see.
+
+A term looks `from` teachers `to` one student. The distiller runs every model once per batch and
+hands out `Outputs`; a term never touches a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.data.base import UNLABELLED
+
+ALL_TASKS = frozenset({"classification", "grading", "multilabel", "segmentation"})
+SINGLE_LABEL = frozenset({"classification", "grading"})
+
+
+@dataclass
+class Outputs:
+    """What one model says about one batch, in fp32.
+
+    `head` maps pooled features (M, D) to logits (M, C). `classes` are the indices of the task's
+    classes that the model knows; None means all of them.
+    """
+
+    logits: Tensor  # (B, C)
+    taps: dict[str, Tensor]
+    head: Callable[[Tensor], Tensor]
+    classes: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch as every model gets it."""
+
+    images: Tensor  # (B, 3, S, S) in [0, 1]
+    targets: Tensor  # (B,) class index, UNLABELLED where the label is hidden
+
+    def labelled(self) -> Tensor:
+        """Mask (B,) of the images whose label may be used."""
+        return self.targets != UNLABELLED
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where training is. Epochs count from 1, steps from 0 over the whole stage."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a term may know before training."""
+
+    task: str
+    classes: tuple[str, ...]
+    class_counts: tuple[int, ...]  # labelled training images per class
+    batch: int
+
+
+class Loss(nn.Module):
+    """One term of a stage's loss. Keyword-only constructor arguments are the recipe's `params`."""
+
+    taps: tuple[str, ...] = ()  # the feature maps it needs, of student and teachers
+    tasks: ClassVar[frozenset[str]] = ALL_TASKS
+    needs_teacher: ClassVar[bool] = True
+
+    def setup(self, student: Outputs, teachers: Sequence[Outputs], facts: Facts) -> None:
+        """Build adapters from the shapes of one small batch. Called once, before training."""
+
+    def forward(
+        self, student: Outputs, teachers: Sequence[Outputs], batch: Batch, clock: Clock
+    ) -> Tensor:
+        """The unweighted term, a scalar."""
+        raise NotImplementedError
+
+    def observe(self, clock: Clock, scores: dict[str, dict[str, float]]) -> None:
+        """Look at the validation scores {model: {score: value}}: before epoch 1 (empty) and after
+        every epoch."""
+
+
+def mean_logits(teachers: Sequence[Outputs]) -> Tensor:
+    """Average the logits of several experts (UMKD's reading for KD and DKD, methods.md A1.5)."""
+    if len(teachers) == 1:
+        return teachers[0].logits
+    return torch.stack([teacher.logits for teacher in teachers]).mean(dim=0)
+
+
+def zero_like(logits: Tensor) -> Tensor:
+    """A zero that still hangs on the graph, for a batch that a term has nothing to say about."""
+    return logits.sum() * 0.0

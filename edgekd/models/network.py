@@ -1,0 +1,93 @@
+"""The network that is trained, exported and counted: a plain net and its input normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.errors import BundleError, MissingOnHost
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Network(nn.Module):
+    """`net` behind `(x - mean) / std`, so that every model takes the same images in [0, 1].
+
+    Teacher and student may have been pretrained with different statistics; the exported graph
+    carries its own. Mean and std are constants, not weights: they are not in the state dict.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        taps: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.named_taps = dict(taps or {})  # the recipe's own tap -> module path
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in [0, 1] to logits (B, C)."""
+        return self.net((images - self.mean) / self.std)
+
+
+class OnnxTeacher(nn.Module):
+    """Somebody's ONNX classifier as a frozen teacher that gives logits and nothing else.
+
+    It runs on the CPU through ONNX Runtime. Its one input is float32 (N, 3, S, S); a fixed
+    batch size is honoured by running the batch in pieces.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        try:
+            import onnxruntime
+        except ModuleNotFoundError:
+            raise MissingOnHost(
+                "an onnx: teacher needs the package 'onnxruntime'",
+                hint="pip install 'edgekd[onnxruntime]'",
+            ) from None
+        self.path = path
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the exception types of onnxruntime share no base class
+            raise BundleError(
+                f"{path}: not a loadable ONNX model: {str(error).splitlines()[0]}"
+            ) from None
+        inputs = self.session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
+            found = [(item.name, item.type, item.shape) for item in inputs]
+            raise BundleError(f"{path}: expected one float32 input (N, 3, S, S), found {found}")
+        self.input = inputs[0].name
+        batch = inputs[0].shape[0]
+        self.batch = batch if isinstance(batch, int) and batch > 0 else 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) to logits (B, C)."""
+        array = images.detach().to("cpu", torch.float32).contiguous().numpy()
+        step = self.batch or len(array)
+        pieces = []
+        for start in range(0, len(array), step):
+            piece = torch.from_numpy(array[start : start + step])
+            missing = step - len(piece)
+            if missing:  # a fixed-batch model: fill up with copies, drop their answers
+                piece = torch.cat([piece, piece[-1:].expand(missing, -1, -1, -1)])
+            logits = self.session.run(None, {self.input: piece.numpy()})[0]
+            pieces.append(torch.from_numpy(logits)[: step - missing])
+        return torch.cat(pieces).to(images.device)

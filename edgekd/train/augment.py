@@ -1,0 +1,82 @@
+"""Augmentations by name, from torchvision. A number after a colon is the operation's strength."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgekd.errors import RecipeError, did_you_mean
+
+# name -> (default strength, what the number means)
+KNOWN: dict[str, tuple[float, str]] = {
+    "hflip": (0.5, "probability"),
+    "vflip": (0.5, "probability"),
+    "rotate": (180.0, "largest angle in degrees"),
+    "rotate90": (0.0, "unused: a random multiple of 90 degrees"),
+    "shift": (0.1, "largest shift as a part of the side"),
+    "zoom": (0.2, "largest change of scale"),
+    "random-crop": (0.0, "unused: a random square of input.size"),
+    "random-resized-crop": (0.08, "smallest area kept"),
+    "color-jitter": (0.2, "strength of brightness, contrast and saturation"),
+    "randaugment": (9.0, "magnitude of 2 operations"),
+    "erase": (0.25, "probability"),
+}
+
+
+class _Quarter:
+    def __call__(self, image: Tensor) -> Tensor:
+        return torch.rot90(image, int(torch.randint(0, 4, ()).item()), dims=(-2, -1))
+
+
+def build(names: list[str], size: int) -> Callable[[Tensor], Tensor]:
+    """Compose augmentations for uint8 images (3, H, W); the result is (3, size, size).
+
+    Raises RecipeError for an unknown name or a strength that is not a number.
+    """
+    from torchvision.transforms import v2
+
+    steps: list[Any] = []
+    crops = False
+    for entry in names:
+        name, _, number = entry.partition(":")
+        if name not in KNOWN:
+            raise RecipeError(f"data.augment: there is no '{name}'", hint=did_you_mean(name, KNOWN))
+        try:
+            value = float(number) if number else KNOWN[name][0]
+        except ValueError:
+            raise RecipeError(
+                f"data.augment: '{entry}': expected {name}:NUMBER ({KNOWN[name][1]})"
+            ) from None
+        crops = crops or name in {"random-crop", "random-resized-crop"}
+        steps.append(_step(v2, name, value, size))
+    if not crops:
+        steps.insert(0, v2.CenterCrop(size))
+    return v2.Compose(steps)
+
+
+def _step(v2: Any, name: str, value: float, size: int) -> Any:
+    smooth = v2.InterpolationMode.BILINEAR
+    if name == "hflip":
+        return v2.RandomHorizontalFlip(value)
+    if name == "vflip":
+        return v2.RandomVerticalFlip(value)
+    if name == "rotate":
+        return v2.RandomRotation(value, interpolation=smooth)
+    if name == "rotate90":
+        return _Quarter()
+    if name == "shift":
+        return v2.RandomAffine(0, translate=(value, value), interpolation=smooth)
+    if name == "zoom":
+        return v2.RandomAffine(0, scale=(1 - value, 1 + value), interpolation=smooth)
+    if name == "random-crop":
+        return v2.RandomCrop(size, pad_if_needed=True)
+    if name == "random-resized-crop":
+        return v2.RandomResizedCrop(size, scale=(value, 1.0), antialias=True)
+    if name == "color-jitter":
+        return v2.ColorJitter(value, value, value)
+    if name == "randaugment":
+        return v2.RandAugment(magnitude=int(value))
+    return v2.RandomErasing(value)

@@ -1,0 +1,104 @@
+"""From stored images to batches: which images, in which order, with which augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from edgekd.train.seeding import derive
+
+Indices = npt.NDArray[np.int64]
+
+
+class Store(Protocol):
+    """Resized uint8 images (H, W, 3) by index."""
+
+    def __getitem__(self, index: int) -> npt.NDArray[np.uint8]: ...
+
+
+def epoch_batches(
+    indices: Indices,
+    targets: Indices,
+    *,
+    batch: int,
+    seed: int,
+    epoch: int,
+    drop_last: bool = False,
+    balance: bool = False,
+) -> list[Indices]:
+    """The batches of one epoch as arrays of indices: a function of the seed and the epoch only.
+
+    `balance` draws all classes equally often (with replacement, as many images as there are;
+    unlabelled images count as one more class). A last batch of one image is left out, because
+    BatchNorm cannot train on it.
+    """
+    generator = np.random.default_rng(derive(seed, "order", epoch))
+    if balance:
+        _, inverse, counts = np.unique(targets, return_inverse=True, return_counts=True)
+        weights = 1.0 / counts[inverse]
+        order = generator.choice(indices, size=len(indices), p=weights / weights.sum())
+    else:
+        order = generator.permutation(indices)
+    pieces = [order[start : start + batch] for start in range(0, len(order), batch)]
+    short = len(pieces[-1]) < batch if pieces else False
+    if len(pieces) > 1 and short and (drop_last or len(pieces[-1]) == 1):
+        pieces.pop()
+    return pieces
+
+
+class TrainImages(Dataset[tuple[Tensor, int]]):
+    """Augmented images; the augmentation of an image depends on (seed, epoch, index) only."""
+
+    def __init__(
+        self,
+        store: Store,
+        targets: Indices,
+        augment: Callable[[Tensor], Tensor],
+        seed: int,
+        epoch: int,
+    ) -> None:
+        self.store = store
+        self.targets = targets  # of all images of the source
+        self.augment = augment
+        self.seed = seed
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = torch.from_numpy(np.array(self.store[index])).permute(2, 0, 1)
+        # seeding the global generator is safe: the loop seeds it again before every step
+        torch.manual_seed(derive(self.seed, "augment", self.epoch, int(index)))
+        return self.augment(image), int(self.targets[index])
+
+
+def collate(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    """uint8 images and targets of one batch."""
+    images = torch.stack([image for image, _ in samples])
+    return images, torch.tensor([target for _, target in samples], dtype=torch.int64)
+
+
+def batches(
+    images: TrainImages, plan: Sequence[Indices], *, workers: int, pin: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Load the planned batches: images (B, 3, S, S) uint8 and targets (B,)."""
+    loader = DataLoader(
+        images,
+        batch_sampler=[piece.tolist() for piece in plan],
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=pin,
+    )
+    yield from loader
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 to float32 in [0, 1], as `image.to_input` does on the device."""
+    return images.to(torch.float32) / 255.0

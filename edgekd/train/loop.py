@@ -1,0 +1,294 @@
+"""The one training loop. It knows stages, batches and terms, and no method's name.
+
+Lightning Fabric brings devices, precision and launching; the step goes through `forward` of one
+module. Everything random is seeded from the position (see `seeding.py`), so a stage that is
+resumed from `last/` ends, on the CPU, with the same bits as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgekd.errors import TrainingDiverged
+from edgekd.log import progress as progress_bar
+from edgekd.log import say
+from edgekd.losses.base import Batch, Clock
+from edgekd.recipe import HardwareSpec, StageSpec
+from edgekd.rundir import write_text
+from edgekd.train.checkpoint import Best, Progress, load_last, save_last, save_weights, trim_metrics
+from edgekd.train.distiller import Distiller
+from edgekd.train.interrupt import Interrupt
+from edgekd.train.loader import Indices, Store, TrainImages, batches, epoch_batches, to_float
+from edgekd.train.optim import build_optimizer, clip_gradients, factor, set_rate
+from edgekd.train.seeding import derive
+
+Scores = dict[str, dict[str, float]]  # {model: {score: value}}
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The training images of one stage and how they come."""
+
+    store: Store
+    indices: Indices
+    targets: Indices  # of all images of the source; UNLABELLED where hidden
+    augment: Callable[[Tensor], Tensor]
+    batch: int
+    drop_last: bool
+    balance: bool
+    workers: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the epoch to keep is chosen."""
+
+    score: str
+    higher: bool
+    keep: str  # best, last
+
+
+def fit(
+    fabric: Any,
+    name: str,
+    key: str,
+    spec: StageSpec,
+    distiller: Distiller,
+    feed: Feed,
+    evaluate: Callable[[], Scores],
+    choice: Choice,
+    hardware: HardwareSpec,
+    folder: Path,
+    seed: int,
+) -> dict[str, Best]:
+    """Train one stage and leave `<model>.safetensors` and `done.json` in its folder.
+
+    `key` is the stage's hash, which guards what is resumed. Raises TrainingDiverged that names
+    the term, KeyboardInterrupt after saving when the user or the system asks to stop.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    optimizer = build_optimizer(spec.optimizer, distiller)
+    module, wrapped = fabric.setup(distiller, optimizer)
+    resumed = load_last(folder, key, distiller, optimizer)
+    state = Progress()
+    if resumed is not None:
+        state, precision = resumed
+        fabric.strategy.precision.load_state_dict(precision)
+        where = f"epoch {state.epoch}, step {state.step}"
+        say(f"{name}: resuming at {where if state.step else f'epoch {state.epoch}'}")
+    metrics = folder / "metrics.jsonl"
+    trim_metrics(metrics, state.epoch - 1)
+    run = _Run(fabric, module, distiller, wrapped, optimizer, spec, feed, hardware, seed)
+
+    def save(current: Progress) -> None:
+        precision_state = fabric.strategy.precision.state_dict()
+        if fabric.is_global_zero:
+            save_last(folder, key, distiller, optimizer, precision_state, current)
+
+    if state.epoch == 1 and state.step == 0:
+        _observe(distiller, Clock(0, spec.epochs, 0, 0), {})
+    with Interrupt() as interrupt:
+        for epoch in range(state.epoch, spec.epochs + 1):
+            run.epoch(name, state, interrupt, save)
+            scores = evaluate()
+            _observe(distiller, Clock(epoch, spec.epochs, 0, 0), scores)
+            chosen = _choose(state, choice, scores, distiller, folder)
+            row = run.row(state, scores, chosen)
+            with metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            _report(name, row, choice)
+            state.epoch, state.step, state.sums = epoch + 1, 0, {}
+            state.images, state.seconds = 0, 0.0
+            save(state)
+            interrupt.check()
+    record = {
+        "key": key,
+        "epochs": spec.epochs,
+        "best": {model: asdict(best) for model, best in state.best.items()},
+    }
+    write_text(folder / "done.json", json.dumps(record, indent=2, sort_keys=True) + "\n")
+    return state.best
+
+
+class _Run:
+    """One stage's training state that does not change between epochs."""
+
+    def __init__(
+        self,
+        fabric: Any,
+        module: Any,
+        distiller: Distiller,
+        wrapped: Any,
+        optimizer: torch.optim.Optimizer,
+        spec: StageSpec,
+        feed: Feed,
+        hardware: HardwareSpec,
+        seed: int,
+    ) -> None:
+        self.fabric, self.module, self.distiller = fabric, module, distiller
+        self.wrapped, self.optimizer = wrapped, optimizer
+        self.spec, self.feed, self.hardware, self.seed = spec, feed, hardware, seed
+        self.rate = spec.optimizer.lr
+
+    def epoch(
+        self, name: str, state: Progress, interrupt: Interrupt, save: Callable[[Progress], None]
+    ) -> None:
+        """Train from `state.step` to the end of `state.epoch`, saving now and then."""
+        feed, spec = self.feed, self.spec
+        plan = epoch_batches(
+            feed.indices,
+            feed.targets[feed.indices],
+            batch=feed.batch,
+            seed=self.seed,
+            epoch=state.epoch,
+            drop_last=feed.drop_last,
+            balance=feed.balance,
+        )
+        images = TrainImages(feed.store, feed.targets, feed.augment, self.seed, state.epoch)
+        loading = batches(
+            images, plan[state.step :], workers=feed.workers, pin=self.fabric.device.type == "cuda"
+        )
+        self.distiller.train()
+        started = saved = time.monotonic()
+        before = state.seconds
+        with progress_bar() as bar:
+            task = bar.add_task(
+                f"{name} epoch {state.epoch}/{spec.epochs}",
+                total=len(plan),
+                completed=state.step,
+                note="",
+            )
+            for step, (pixels, targets) in enumerate(loading, state.step):
+                values = self.step(pixels, targets, state.epoch, step, len(plan))
+                for term, value in values.items():
+                    state.sums[term] = state.sums.get(term, 0.0) + value * len(targets)
+                state.images += len(targets)
+                state.step = step + 1
+                now = time.monotonic()
+                state.seconds = before + now - started
+                loss = state.sums["total"] / state.images
+                bar.update(task, completed=state.step, note=f"loss {loss:.3f}")
+                if (
+                    self.is_update(step, len(plan))
+                    and state.step < len(plan)
+                    and (interrupt.requested or now - saved > self.hardware.checkpoint_every_s)
+                ):
+                    save(state)
+                    saved = now
+                    interrupt.check()
+
+    def is_update(self, step: int, steps: int) -> bool:
+        """Does the optimizer move at the end of this step?"""
+        return (step + 1) % self.spec.accumulate == 0 or step + 1 == steps
+
+    def step(
+        self, pixels: Tensor, targets: Tensor, epoch: int, step: int, steps: int
+    ) -> dict[str, float]:
+        """One batch forward and back; returns the unweighted terms and their weighted total."""
+        spec = self.spec
+        torch.manual_seed(derive(self.seed, "step", epoch, step, self.fabric.global_rank))
+        self.rate = spec.optimizer.lr * factor(
+            spec.schedule,
+            progress=epoch - 1 + step / steps,
+            epochs=spec.epochs,
+            lr=spec.optimizer.lr,
+        )
+        set_rate(self.optimizer, self.rate)
+        device = self.fabric.device
+        layout = torch.channels_last if self.hardware.channels_last else torch.contiguous_format
+        images = to_float(pixels.to(device, non_blocking=True)).contiguous(memory_format=layout)
+        clock = Clock(epoch, spec.epochs, (epoch - 1) * steps + step, spec.epochs * steps)
+        values = self.module(Batch(images, targets.to(device, non_blocking=True)), clock)
+        total = self.distiller.total(values)
+        self.fabric.backward(total / spec.accumulate)
+        # one transfer for all terms; also where a GPU is waited for
+        names = [*values, "total"]
+        numbers = torch.stack([*(value.detach() for value in values.values()), total.detach()])
+        found = dict(zip(names, numbers.tolist(), strict=True))
+        for term, value in found.items():
+            if not math.isfinite(value):
+                raise TrainingDiverged(
+                    f"term '{term}' became {value} in epoch {epoch}, step {step + 1}",
+                    hint="lower the learning rate or the term's weight, or set optimizer.clip",
+                )
+        if self.is_update(step, steps):
+            if spec.optimizer.clip is not None:
+                self.fabric.strategy.precision.unscale_gradients(self.optimizer)
+                clip_gradients(self.distiller, spec.optimizer.clip)
+            self.wrapped.step()
+            self.wrapped.zero_grad(set_to_none=True)
+        return found
+
+    def row(self, state: Progress, scores: Scores, chosen: dict[str, bool]) -> dict[str, Any]:
+        """One line of metrics.jsonl."""
+        means = {name: value / state.images for name, value in state.sums.items()}
+        loss = means.pop("total")
+        return {
+            "epoch": state.epoch,
+            "epochs": self.spec.epochs,
+            "step": state.epoch * state.step,
+            "lr": self.rate,
+            "loss": loss,
+            "terms": means,
+            "train_images": state.images,
+            "seconds": round(state.seconds, 3),
+            "val": {
+                m: {k: v if math.isfinite(v) else None for k, v in s.items()}
+                for m, s in scores.items()
+            },
+            "best": chosen,
+        }
+
+
+def _observe(distiller: Distiller, clock: Clock, scores: Scores) -> None:
+    for loss in distiller.terms.values():
+        loss.observe(clock, scores)  # type: ignore[operator]
+
+
+def _choose(
+    state: Progress, choice: Choice, scores: Scores, distiller: Distiller, folder: Path
+) -> dict[str, bool]:
+    """Keep this epoch's weights of every model for which it is the best (or the latest)."""
+    chosen = {}
+    for model in distiller.trained:
+        value = scores.get(model, {}).get(choice.score)
+        best = state.best.get(model)
+        better = (
+            choice.keep == "last"
+            or best is None
+            or best.value is None
+            or (
+                value is not None
+                and math.isfinite(value)
+                and (value > best.value if choice.higher else value < best.value)
+            )
+        )
+        chosen[model] = better
+        if better:
+            finite = value if value is not None and math.isfinite(value) else None
+            state.best[model] = Best(state.epoch, finite)
+            net: Any = distiller.networks[model]
+            save_weights(net.net, folder / f"{model}.safetensors")
+    return chosen
+
+
+def _report(name: str, row: dict[str, Any], choice: Choice) -> None:
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    terms = "  ".join(f"{term} {value:.3f}" for term, value in row["terms"].items())
+    scores = "  ".join(
+        f"{model} {choice.score} {values.get(choice.score) or 0:.3f}{'*' * row['best'][model]}"
+        for model, values in row["val"].items()
+    )
+    where = f"{name} {row['epoch']:>3}/{row['epochs']}"
+    say(f"{where}  {terms}  |  {scores}  |  {row['seconds']:.0f} s")

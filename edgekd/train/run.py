@@ -1,0 +1,233 @@
+"""`edgekd distill`: the stages of a recipe, one after the other, and the scores at the end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgekd import __version__
+from edgekd.data.splits import write_split
+from edgekd.errors import MissingOnHost
+from edgekd.log import say
+from edgekd.models.build import build_network, load_weights, model_seed
+from edgekd.models.network import OnnxTeacher
+from edgekd.recipe import HardwareSpec, Recipe
+from edgekd.recipe_load import digest, to_yaml
+from edgekd.results import dump_json
+from edgekd.rundir import RunDir, only_one, sha256, write_text
+from edgekd.train import stages
+from edgekd.train.checkpoint import save_weights
+from edgekd.train.evaluate import predict, quick_scores
+from edgekd.train.loop import Choice, Scores, fit
+from edgekd.train.seeding import derive
+from edgekd.train.setup import (
+    Prepared,
+    class_counts,
+    make_distiller,
+    networks_of,
+    prepare,
+    stage_feed,
+)
+
+
+@dataclass
+class Summary:
+    """What `distill` did."""
+
+    run: Path
+    trained: list[str] = field(default_factory=list)
+    reused: list[str] = field(default_factory=list)
+    scores: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def distill(
+    recipe: Recipe,
+    run: RunDir,
+    *,
+    fresh: bool = False,
+    before: Callable[[Recipe, Prepared], object] | None = None,
+) -> Summary:
+    """Train what is not yet trained, score every model, and write the run folder.
+
+    `before` is called once if anything has to be trained: the place for a dry run.
+    Raises EdgekdError of all kinds, and KeyboardInterrupt after saving.
+    """
+    started = time.monotonic()
+    summary = Summary(run.root)
+    stages.check_teachers(recipe)
+    with only_one(run.root):
+        data = prepare(recipe)
+        write_text(run.recipe, to_yaml(recipe))
+        write_split(run.split, data.source, data.split)
+        keys = stages.stage_keys(recipe, data.key)
+        todo = [
+            name
+            for name, spec in recipe.stages.items()
+            if fresh
+            or not (
+                stages.is_done(run.stage(name), keys[name], spec.train)
+                or stages.take(run, name, keys[name], spec.train)
+            )
+        ]
+        summary.reused = [name for name in recipe.stages if name not in todo]
+        for name in summary.reused:
+            say(f"{name}: already trained")
+        if todo and before is not None:
+            before(recipe, data)
+        fabric = make_fabric(recipe.hardware) if todo else None
+        for name in todo:
+            _train(recipe, run, data, name, keys[name], fabric, fresh)
+            stages.put(run, name, keys[name])
+            summary.trained.append(name)
+        summary.scores = _finish(recipe, run, data, keys)
+    summary.seconds = time.monotonic() - started
+    return summary
+
+
+def make_fabric(hardware: HardwareSpec) -> Any:
+    """Fabric for the recipe's hardware. Raises MissingOnHost for a device that is not there."""
+    from lightning_fabric import Fabric
+
+    if hardware.threads:
+        torch.set_num_threads(hardware.threads)
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    wanted = hardware.accelerator
+    if not available.get(wanted, True):
+        raise MissingOnHost(
+            f"hardware.accelerator is {wanted}, but this machine has no such device",
+            hint="hardware.accelerator=auto uses what is there",
+        )
+    fabric = Fabric(
+        accelerator=wanted,
+        devices=hardware.devices,
+        num_nodes=hardware.nodes,
+        strategy=hardware.strategy,
+        precision=hardware.precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def scoring_device(hardware: HardwareSpec) -> torch.device:
+    """Where the final scores are computed: the device that training would use."""
+    if hardware.accelerator in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda")
+    if hardware.accelerator in ("auto", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def _train(
+    recipe: Recipe, run: RunDir, data: Prepared, name: str, key: str, fabric: Any, fresh: bool
+) -> None:
+    import shutil
+
+    spec = recipe.stages[name]
+    folder = run.stage(name)
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    feed = stage_feed(recipe, data, spec, name)
+    networks = networks_of(recipe, run, data.task, name, [*spec.train, *spec.frozen])
+    distiller = make_distiller(
+        recipe, name, networks, data.task, class_counts(feed, data.task.outputs())
+    )
+    if recipe.hardware.channels_last:
+        distiller.to(memory_format=torch.channels_last)
+    labelled = int((feed.targets[feed.indices] >= 0).sum())
+    say(
+        f"{name}: {', '.join(spec.train)} on {len(feed.indices)} images "
+        f"({labelled} labelled), {fabric.device}"
+    )
+
+    def evaluate() -> Scores:
+        return {
+            model: quick_scores(
+                data.task,
+                predict(
+                    networks[model],
+                    data.store,
+                    data.source,
+                    data.split.val,
+                    recipe.data.input,
+                    batch=feed.batch,
+                    channels_last=recipe.hardware.channels_last,
+                ),
+            )
+            for model in spec.train
+        }
+
+    choice = Choice(data.task.primary, data.task.higher_is_better, spec.select)
+    fit(
+        fabric,
+        name,
+        key,
+        spec,
+        distiller,
+        feed,
+        evaluate,
+        choice,
+        recipe.hardware,
+        folder,
+        derive(recipe.seed, name),
+    )
+
+
+def _finish(recipe: Recipe, run: RunDir, data: Prepared, keys: dict[str, str]) -> dict[str, Any]:
+    """Final weights, predictions on val and test, scores with intervals."""
+    key = digest([keys, recipe.export.model_dump(mode="json"), data.key])
+    if run.scores.is_file() and run.environment.is_file():
+        known = json.loads(run.environment.read_text(encoding="utf-8"))
+        if known.get("scored") == key:
+            scored: dict[str, Any] = json.loads(run.scores.read_text(encoding="utf-8"))
+            return scored
+    last = stages.last_trained(recipe)
+    used = {model for spec in recipe.stages.values() for model in (*spec.train, *spec.frozen)}
+    scores: dict[str, Any] = {}
+    for model in [name for name in recipe.models if name in used]:
+        network = build_network(
+            recipe.models[model],
+            outputs=data.task.outputs(),
+            seed=model_seed(recipe.seed, model),
+            initial=model not in last,
+        )
+        if model in last:
+            load_weights(network, run.stage(last[model]) / f"{model}.safetensors")
+        if not isinstance(network.net, OnnxTeacher):
+            save_weights(network.net, run.weights(model))
+        network.to(scoring_device(recipe.hardware))
+        scores[model] = {}
+        for part, indices in (("val", data.split.val), ("test", data.split.test)):
+            say(f"scoring {model} on {len(indices)} {part} images")
+            predictions = predict(network, data.store, data.source, indices, recipe.data.input)
+            predictions.save(run.predictions(model, part))
+            scores[model][part] = {
+                name: score.model_dump() for name, score in data.task.score(predictions).items()
+            }
+    write_text(run.scores, dump_json(scores))
+    write_text(run.environment, dump_json(_environment(recipe, data, run, key)))
+    return scores
+
+
+def _environment(recipe: Recipe, data: Prepared, run: RunDir, key: str) -> dict[str, Any]:
+    from edgekd.host import host_facts
+
+    split = {part: len(getattr(data.split, part)) for part in ("train", "val", "test")}
+    return {
+        "edgekd": __version__,
+        "scored": key,
+        "data": data.key,
+        "split": split,
+        "classes": list(data.task.classes),
+        "seed": recipe.seed,
+        "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "recipe_sha256": sha256(run.recipe),
+        "torch": torch.__version__,
+        "host": host_facts(),
+    }

@@ -1,0 +1,139 @@
+"""What a stage needs before it trains: data, networks, terms. Also what `doctor` tries out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgekd.data.base import UNLABELLED, DataSource
+from edgekd.data.read import ImageStore, open_source
+from edgekd.data.splits import Split, make_split, take_fraction
+from edgekd.errors import RecipeError
+from edgekd.losses.base import Batch, Facts
+from edgekd.models.build import build_network, load_weights, model_seed
+from edgekd.models.network import Network, OnnxTeacher
+from edgekd.plugins import load
+from edgekd.recipe import Recipe, StageSpec
+from edgekd.recipe_load import digest
+from edgekd.rundir import RunDir
+from edgekd.tasks.base import Task
+from edgekd.train import stages
+from edgekd.train.augment import build as build_augment
+from edgekd.train.distiller import Distiller, build_terms
+from edgekd.train.loader import Indices
+from edgekd.train.loop import Feed
+from edgekd.train.seeding import derive
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe's data and task, opened."""
+
+    source: DataSource
+    split: Split
+    task: Task
+    store: ImageStore
+    key: str  # a hash of all labels, groups, files and the split
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Open the data, split it and make the task. Raises DataError or RecipeError."""
+    source = open_source(recipe.data, plugin_folders(recipe))
+    task_class = load("tasks", recipe.task.name, Task)  # type: ignore[type-abstract]
+    task = task_class(classes=source.classes, primary=recipe.task.primary)
+    split = make_split(
+        source, recipe.data.split, seed=recipe.data.split_seed, limit=recipe.data.limit
+    )
+    store = ImageStore(source, recipe.data.input)
+    parts = [part.tobytes() for part in (split.train, split.val, split.test)]
+    key = digest([source.fingerprint(), [digest(part.hex()) for part in parts]])
+    return Prepared(source, split, task, store, key)
+
+
+def plugin_folders(recipe: Recipe) -> list[Path]:
+    """The recipe's `plugins:` folders. Raises RecipeError for one that does not exist."""
+    folders = [Path(name) for name in recipe.plugins]
+    for folder in folders:
+        if not folder.is_dir():
+            raise RecipeError(f"plugins: no such folder: {folder}")
+    return folders
+
+
+def networks_of(
+    recipe: Recipe, run: RunDir, task: Task, stage: str, models: list[str]
+) -> dict[str, Network]:
+    """The networks with which a stage starts: initialised, pretrained or trained before."""
+    before = stages.trained_before(recipe, stage)
+    networks = {}
+    for model in models:
+        networks[model] = build_network(
+            recipe.models[model],
+            outputs=task.outputs(),
+            seed=model_seed(recipe.seed, model),
+            initial=model not in before,
+        )
+        if model in before:
+            load_weights(networks[model], run.stage(before[model]) / f"{model}.safetensors")
+    return networks
+
+
+def make_distiller(
+    recipe: Recipe, name: str, networks: dict[str, Network], task: Task, counts: list[int]
+) -> Distiller:
+    """The stage's graph with its adapters built. Raises RecipeError where it does not fit."""
+    spec = recipe.stages[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(recipe.seed, name, "adapters"))
+        terms = build_terms(spec, f"stages.{name}", plugin_folders(recipe), task.name)
+        distiller = Distiller(spec, networks, terms, where=f"stages.{name}")
+        size = recipe.data.input.size
+        images = torch.rand(2, 3, size, size)
+        labels = torch.arange(2) % task.outputs()
+        facts = Facts(task.name, task.classes, tuple(counts), spec.data.batch or recipe.data.batch)
+        _check_widths(networks, images, task, name)
+        distiller.setup(Batch(images, labels), facts)
+    return distiller
+
+
+def _check_widths(networks: dict[str, Network], images: Any, task: Task, stage: str) -> None:
+    for name, network in networks.items():
+        if isinstance(network.net, OnnxTeacher):
+            width = network(images).shape[-1]
+            if width != task.outputs():
+                raise RecipeError(
+                    f"stages.{stage}: '{name}' gives {width} logits, the data has "
+                    f"{task.outputs()} classes"
+                )
+
+
+def stage_feed(recipe: Recipe, data: Prepared, spec: StageSpec, name: str) -> Feed:
+    """Which images and labels a stage trains on."""
+    own = spec.data
+    indices: Indices = data.split.train
+    if own.fraction is not None:
+        indices = take_fraction(data.source, indices, own.fraction, seed=recipe.seed)
+    targets = data.source.targets().copy()
+    if own.labelled is not None:
+        shown = take_fraction(data.source, indices, own.labelled, seed=recipe.seed)
+        targets[np.setdiff1d(np.arange(len(targets)), shown)] = UNLABELLED
+    names = own.augment if own.augment is not None else recipe.data.augment
+    return Feed(
+        store=data.store,
+        indices=indices,
+        targets=targets,
+        augment=build_augment(names, recipe.data.input.size),
+        batch=own.batch or recipe.data.batch,
+        drop_last=own.drop_last,
+        balance=own.balance,
+        workers=recipe.data.workers,
+    )
+
+
+def class_counts(feed: Feed, classes: int) -> list[int]:
+    """Labelled training images per class."""
+    labels = feed.targets[feed.indices]
+    return np.bincount(labels[labels >= 0], minlength=classes).tolist()

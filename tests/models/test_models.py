@@ -1,0 +1,186 @@
+"""Networks: names, taps, heads, published sizes, weights that do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from edgekd.errors import CheckpointError, MissingOnHost, RecipeError
+from edgekd.models.build import build_network, load_weights, model_seed
+from edgekd.models.complexity import count
+from edgekd.models.network import Network
+from edgekd.models.taps import Recorder, head_of, locate
+from edgekd.recipe import ModelSpec
+
+OWN = """
+import torch
+def build(num_classes, width=8):
+    return torch.nn.Sequential(torch.nn.Conv2d(3, width, 3, stride=4), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(width, num_classes))
+"""
+
+
+def network(arch: str, outputs: int = 8, **more: object) -> Network:
+    return build_network(ModelSpec.model_validate({"arch": arch, **more}), outputs=outputs)
+
+
+@pytest.mark.parametrize(
+    ("arch", "params", "gmacs"),
+    [  # as DSP-KD's Table 1 prints them, 8 classes, 224 pixels
+        ("timm:res2net101_26w_4s", 43.174, 8.102),
+        ("torchvision:shufflenet_v2_x1_0", 1.262, 0.148),
+        ("timm:convnext_base", 87.575, 15.383),
+        ("torchvision:efficientnet_b4", 17.563, 1.543),
+    ],
+)
+def test_params_and_macs_are_the_published_figures(arch: str, params: float, gmacs: float) -> None:
+    cost = count(network(arch), 224)
+    assert round(cost.params / 1e6, 3) == params
+    assert round(cost.macs / 1e9, 3) == gmacs
+
+
+TAPS = {
+    "timm:resnet18": {"s1": (64, 16), "s2": (128, 8), "s3": (256, 4), "s4": (512, 2),
+                      "last": (512, 2), "stem": (64, 16)},
+    "torchvision:resnet18": {"s1": (64, 16), "s4": (512, 2), "last": (512, 2), "stem": (64, 16)},
+    "torchvision:shufflenet_v2_x1_0": {"s1": (24, 16), "s2": (116, 8), "s3": (232, 4),
+                                       "s4": (464, 2), "last": (1024, 2)},
+    "torchvision:mobilenet_v3_small": {"s1": (16, 16), "s4": (96, 2), "last": (576, 2)},
+    "torchvision:mobilenet_v2": {"s1": (24, 16), "s4": (320, 2), "last": (1280, 2)},
+    "timm:efficientnet_b0": {"s1": (24, 16), "s2": (40, 8), "s3": (112, 4), "s4": (320, 2),
+                             "last": (1280, 2)},
+    "timm:convnext_atto": {"s1": (40, 16), "s4": (320, 2), "last": (320, 2), "stem": (40, 16)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arch", sorted(TAPS))
+def test_taps_have_the_specified_channels_and_sizes(arch: str) -> None:
+    model = network(arch).eval()
+    recorder = Recorder(model, set(TAPS[arch]) | {"pooled"}, "m")
+    with torch.no_grad():
+        logits = model(torch.rand(2, 3, 64, 64))
+    maps = recorder.take()
+    assert {name: (maps[name].shape[1], maps[name].shape[-1]) for name in TAPS[arch]} == TAPS[arch]
+    with torch.no_grad():
+        again = head_of(model)(maps["pooled"])
+    torch.testing.assert_close(again, logits)
+
+
+def test_the_recipe_can_name_a_tap(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN, encoding="utf-8")
+    model = network(f"file:{file}:build", taps={"s1": "1", "last": "2:input"})
+    recorder = Recorder(model, {"s1", "pooled"}, "own")
+    model(torch.rand(2, 3, 16, 16))
+    assert {name: tuple(value.shape) for name, value in recorder.take().items()} == {
+        "s1": (2, 8, 4, 4), "last": (2, 8, 4, 4), "pooled": (2, 8)}  # fmt: skip
+    with pytest.raises(RecipeError, match="no module '9'"):
+        locate(network(f"file:{file}:build", taps={"s1": "9"}))
+    with pytest.raises(RecipeError, match="has no tap 's3'"):
+        Recorder(network(f"file:{file}:build"), {"s3"}, "own")
+
+
+def test_ones_own_network_takes_its_arguments_and_a_local_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN, encoding="utf-8")
+    first = network(f"file:{file}:build", args={"width": 4})
+    save_file(first.net.state_dict(), tmp_path / "w.safetensors")
+    torch.save({"state_dict": first.net.state_dict()}, tmp_path / "w.pth")
+    for weights in ("w.safetensors", "w.pth"):
+        again = network(
+            f"file:{file}:build", args={"width": 4}, pretrained=str(tmp_path / weights), seed=9
+        )
+        torch.testing.assert_close(again.net.state_dict(), first.net.state_dict())
+    with pytest.raises(RecipeError, match="do not fit"):
+        network(f"file:{file}:build", args={"wide": 4})
+    with pytest.raises(RecipeError, match="no function 'make'"):
+        network(f"file:{file}:make")
+    with pytest.raises(RecipeError, match="no such Python file"):
+        network(f"file:{tmp_path}/none.py:build")
+
+
+def test_weights_of_another_architecture_name_the_first_tensor_that_differs(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(network("torchvision:shufflenet_v2_x0_5").net.state_dict(), path)
+    with pytest.raises(CheckpointError, match=r"another architecture: .*conv1"):
+        load_weights(network("timm:resnet18"), path)
+
+
+def test_a_backbone_with_another_head_starts_a_fresh_head_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "w.safetensors"
+    source = network("torchvision:shufflenet_v2_x0_5", outputs=10)
+    save_file(source.net.state_dict(), path)
+    loaded = network("torchvision:shufflenet_v2_x0_5", outputs=3, pretrained=str(path), seed=5)
+    assert "starts fresh" in capsys.readouterr().err
+    torch.testing.assert_close(
+        loaded.net.state_dict()["conv1.0.weight"], source.net.state_dict()["conv1.0.weight"]
+    )
+    with pytest.raises(CheckpointError):
+        load_weights(network("torchvision:shufflenet_v2_x0_5", outputs=3), path)
+
+
+class Evil:
+    def __reduce__(self) -> object:
+        return (Path.touch, (Path("pwned"),))
+
+
+def test_a_pickle_from_a_stranger_is_not_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weight": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match="tensors only"):
+        load_weights(network("torchvision:shufflenet_v2_x0_5"), tmp_path / "evil.pth")
+    assert not Path("pwned").exists()
+
+
+def test_unknown_names_come_with_a_suggestion() -> None:
+    for arch, close in (
+        ("timm:resnet81", "resnet"),
+        ("torchvision:shufflenet_v2_x1", "shufflenet"),
+    ):
+        with pytest.raises(RecipeError) as caught:
+            network(arch)
+        assert close in (caught.value.hint or "")
+
+
+def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    def offline(*args: object, **kwargs: object) -> nn.Module:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(MissingOnHost, match="cannot be fetched") as caught:
+        network("timm:resnet18", pretrained=True)
+    assert "safetensors" in (caught.value.hint or "")
+
+
+def test_initialisation_depends_on_the_seed_and_nothing_else() -> None:
+    spec = ModelSpec(arch="torchvision:shufflenet_v2_x0_5")
+    torch.manual_seed(1)
+    first = build_network(spec, outputs=2, seed=model_seed(1, "a")).net.state_dict()
+    torch.manual_seed(2)
+    same = build_network(spec, outputs=2, seed=model_seed(1, "a")).net.state_dict()
+    other = build_network(spec, outputs=2, seed=model_seed(1, "b")).net.state_dict()
+    assert all(torch.equal(first[key], same[key]) for key in first)
+    assert not torch.equal(first["conv1.0.weight"], other["conv1.0.weight"])
+
+
+def test_an_onnx_teacher_gives_the_logits_of_its_file_at_any_batch(tmp_path: Path) -> None:
+    from tests.tiny_onnx import write_classifier
+
+    path = tmp_path / "teacher.onnx"
+    write_classifier(path, size=16, classes=3)
+    teacher = network(f"onnx:{path}", outputs=3)
+    images = torch.rand(5, 3, 16, 16)
+    assert teacher(images).shape == (5, 3)
+    torch.testing.assert_close(teacher(images)[1:2], teacher(images[1:2]))
