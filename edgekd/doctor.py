@@ -145,6 +145,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     """Try every stage and the export with one small batch. Raises what the real thing would."""
     import torch
 
+    from edgekd.export.plan import plan
     from edgekd.losses.base import Batch, Clock
     from edgekd.models.build import build_network, model_seed
     from edgekd.models.complexity import count
@@ -154,7 +155,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
 
     say("dry run: one small batch through every stage and the export")
     check_teachers(recipe)
-    _check_make(recipe)
+    plan(recipe.export.make)  # every artifact has a known name
     outputs = data.task.outputs()
     used = {m for stage in recipe.stages.values() for m in (*stage.train, *stage.frozen)}
     networks = {
@@ -185,7 +186,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
             "labelled": labelled,
             "epochs": stage.epochs,
             "adapter_params": sum(p.numel() for p in distiller.adapters()),
-            "terms": {key: float(value) for key, value in values.items()},
+            "terms": {key: value.item() for key, value in values.items()},
         }
     for model, network in networks.items():
         if isinstance(network.net, OnnxTeacher):
@@ -201,14 +202,6 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     fresh = build_network(recipe.models[student], outputs=outputs, initial=False)
     _try_export(recipe, fresh, size)
     return found
-
-
-def _check_make(recipe: Recipe) -> None:
-    try:
-        from edgekd.export.plan import check_names
-    except ModuleNotFoundError:
-        return
-    check_names(recipe.export.make)
 
 
 def _try_export(recipe: Recipe, network: Any, size: int) -> None:

@@ -8,6 +8,7 @@ both must be written into the recipe by hand.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -133,7 +134,9 @@ def missing_package(package: str, needed_by: str) -> EdgekdError:
 
 
 def _import_file(path: Path) -> ModuleType:
-    name = f"edgekd_local_{path.stem}_{abs(hash(str(path.resolve()))):x}"
+    # named by its contents: an edited file is another module, also within one process
+    contents = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()
+    name = f"edgekd_local_{path.stem}_{contents[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

@@ -41,11 +41,12 @@ class Facts:
     """What really runs, known once the model is loaded."""
 
     device: str = ""
-    precision: str = ""  # f32, bf16, f16, i8, as the runtime reports it
-    threads: int = 0
+    precision: str = ""  # f32, bf16, f16, i8: what most of the arithmetic really runs in
+    threads: int = 0  # 0 = not known
     inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)  # -1 for a dynamic axis
     outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    types: dict[str, str] = field(default_factory=dict)  # numpy's name of each input's type
+    notes: list[str] = field(default_factory=list)  # one line each; what a reader should know
 
 
 class Runtime(ABC):

@@ -1,0 +1,74 @@
+"""Peak memory of running one artifact, measured in a process of its own.
+
+In the benchmark's own process the peak would be that of whatever was loaded before. So a fresh
+Python starts, loads the artifact, runs it three times and reports the highest resident set it
+ever had. That includes Python, numpy and the runtime's libraries: it is what must be free on the
+device, not the weights alone. Memory of a graphics unit is not counted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from edgekd.runtimes.base import RunOptions
+from edgekd.runtimes.session import Session, runtime_class
+
+RUNS = 3
+LIMIT_S = 300.0
+
+
+def peak_memory_mb(session: Session, options: RunOptions) -> tuple[float | None, str | None]:
+    """MiB, or None and the reason why it could not be measured."""
+    job = {
+        "path": str(session.runtime.path),
+        "runtime": session.runtime_name,
+        "input": session.input_name,
+        "type": session.facts.types.get(session.input_name, "float32"),
+        "shape": [max(1, options.batch), *session.shape],
+        "options": vars(options),
+    }
+    command = [sys.executable, "-m", __name__, json.dumps(job)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=True)
+        return float(done.stdout.split()[-1]), None
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines() or [f"exit code {error.returncode}"]
+        return None, f"peak memory not measured: {lines[-1]}"
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        return None, f"peak memory not measured: {error}"
+
+
+def _peak_of_this_process() -> float:
+    """The highest resident set so far, in MiB."""
+    try:
+        # not getrusage: on Linux its peak is inherited from the process that started this one
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        match = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+        if match:
+            return int(match.group(1)) / 1024
+    except OSError:
+        pass
+    import psutil
+
+    facts = psutil.Process().memory_info()
+    return float(getattr(facts, "peak_wset", facts.rss)) / (1 << 20)
+
+
+def _main(text: str) -> None:
+    job = json.loads(text)
+    images = np.full(job["shape"], 0.5, dtype=job["type"])
+    loader = runtime_class(job["runtime"])
+    with loader(Path(job["path"]), RunOptions(**job["options"])) as runtime:
+        for _ in range(RUNS):
+            runtime.run({job["input"]: images})
+        print(_peak_of_this_process())
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

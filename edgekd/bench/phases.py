@@ -1,0 +1,52 @@
+"""From an encoded picture to a decision, each step apart, in milliseconds per image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from edgekd.bench.timing import describe
+from edgekd.bundle import OUTPUT_NAME
+from edgekd.image import decode, preprocess
+from edgekd.results import Latency
+from edgekd.runtimes.session import Session
+
+NAMES = ("decode", "preprocess", "infer", "postprocess", "total")
+WARMUP = 3
+
+
+def measure_phases(
+    session: Session,
+    pictures: Sequence[bytes],
+    *,
+    batch: int = 1,
+    rounds: int = 50,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> dict[str, Latency]:
+    """Time `rounds` batches of the pictures in turn; each figure is one image's share of a batch.
+
+    The pictures are in memory, so reading from disk is not part of it. Postprocessing is what the
+    task does: probabilities and the decision. Empty for a foreign file, whose preprocessing is
+    unknown.
+    """
+    if session.input is None or session.task is None:
+        return {}
+    spent: list[list[float]] = []
+    for number in range(rounds + WARMUP):
+        encoded = [pictures[(number * batch + place) % len(pictures)] for place in range(batch)]
+        marks = [clock()]
+        images = [decode(data) for data in encoded]
+        marks.append(clock())
+        inputs = np.stack([preprocess(image, session.input) for image in images])
+        marks.append(clock())
+        logits = session.run({session.input_name: inputs})[OUTPUT_NAME]
+        marks.append(clock())
+        session.task.decide(session.task.activate(logits))
+        marks.append(clock())
+        if number >= WARMUP:
+            steps = [end - begin for begin, end in zip(marks, marks[1:], strict=False)]
+            spent.append([step / 1e6 / batch for step in (*steps, marks[-1] - marks[0])])
+    columns = np.array(spent).T
+    return {name: describe(column) for name, column in zip(NAMES, columns, strict=True)}

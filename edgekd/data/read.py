@@ -1,0 +1,129 @@
+"""From a recipe's `data:` to images: find the source, keep resized images in memory."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd import plugins
+from edgekd.data.base import DataSource, Image
+from edgekd.errors import DataError, RecipeError
+from edgekd.image import resize, to_square
+from edgekd.recipe import DataSpec, InputSpec
+
+MOST_BYTES = 2 << 30
+
+
+def open_source(spec: DataSpec, plugin_folders: Sequence[Path] = ()) -> DataSource:
+    """Find the data source that the recipe names and open it.
+
+    A source that reads files has a constructor parameter `root`; it is given `data.root`. Raises
+    RecipeError for an unknown name or parameter, DataError for a root that is not there.
+    """
+    cls = plugins.load("data", spec.name, DataSource, folders=plugin_folders)  # type: ignore[type-abstract]
+    arguments: dict[str, Any] = dict(spec.params)
+    if "root" in arguments:
+        raise RecipeError("data.params.root: write it as data.root")
+    root = inspect.signature(cls).parameters.get("root")
+    if root is None:
+        if spec.root is not None:
+            raise RecipeError(
+                f"data.root: '{spec.name}' reads no files, got '{spec.root}'",
+                hint="leave data.root out",
+            )
+    elif spec.root is not None:
+        folder = Path(spec.root).expanduser()
+        if not folder.exists():
+            raise DataError(f"data.root: no such folder: {folder}", hint="data.root=FOLDER")
+        arguments["root"] = folder
+    elif root.default is inspect.Parameter.empty:
+        raise DataError(
+            f"data.root: '{spec.name}' needs the folder of its files", hint="data.root=FOLDER"
+        )
+    plugins.check_arguments(cls, arguments, "data.params")
+    return cls(**arguments)
+
+
+class ImageStore:
+    """Images by index, resized to `spec.resize` but not cropped: uint8 (R, R', 3).
+
+    What has been decoded is kept while it fits into `budget` bytes (by default 2 GiB, at most a
+    quarter of the free memory); the rest is decoded again each time. A pickled copy starts empty,
+    so worker processes that are forked after `fill()` share what it kept.
+    """
+
+    def __init__(
+        self,
+        source: DataSource,
+        spec: InputSpec,
+        indices: Iterable[int] | None = None,
+        *,
+        budget: int | None = None,
+    ) -> None:
+        self.source = source
+        self.spec = spec
+        self.indices = list(range(len(source)) if indices is None else map(int, indices))
+        self.budget = _free_bytes() if budget is None else budget
+        self._kept: dict[int, Image] = {}
+        self._used = 0
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Image:
+        """The image at `index` of the source. Raises DataError that names an unreadable file.
+
+        It may be shared: do not write into it.
+        """
+        index = int(index)
+        found = self._kept.get(index)
+        if found is None:
+            found = np.ascontiguousarray(resize(self.source[index].image, self.spec))
+            if self._used + found.nbytes <= self.budget:
+                found.flags.writeable = False
+                self._kept[index] = found
+                self._used += found.nbytes
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}, "_used": 0}
+
+    def fill(self, progress: Callable[[], object] | None = None) -> None:
+        """Decode every image once now; `progress` is called after each.
+
+        Stops early, without harm, where the budget is used up.
+        """
+        for index in self.indices:
+            if self._used + self[index].nbytes > self.budget:
+                return
+            if progress is not None:
+                progress()
+
+
+def read_squares(
+    source: DataSource,
+    indices: Sequence[int] | npt.NDArray[np.int64],
+    spec: InputSpec,
+    progress: Callable[[], object] | None = None,
+) -> npt.NDArray[np.uint8]:
+    """The images as the network sees them when evaluated: uint8 (N, size, size, 3).
+
+    `progress` is called after each image. Raises DataError that names an unreadable file.
+    """
+    squares = np.empty((len(indices), spec.size, spec.size, 3), dtype=np.uint8)
+    for place, index in enumerate(indices):
+        squares[place] = to_square(source[int(index)].image, spec)
+        if progress is not None:
+            progress()
+    return squares
+
+
+def _free_bytes() -> int:
+    import psutil
+
+    return min(MOST_BYTES, int(psutil.virtual_memory().available) // 4)

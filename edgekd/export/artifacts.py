@@ -1,0 +1,113 @@
+"""Make one artifact, run it by its own runtime, score it and put it through the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from edgekd import plugins
+from edgekd.bundle import INPUT_NAME, OUTPUT_NAME, Artifact
+from edgekd.errors import BundleError
+from edgekd.export.gate import gate
+from edgekd.export.golden import Golden, compare
+from edgekd.export.lint import check_qdq
+from edgekd.export.plan import EXACT, ONNX, Step, module_of
+from edgekd.image import Float32, UInt8
+from edgekd.recipe import GateSpec, InputSpec
+from edgekd.results import Predictions
+from edgekd.runtimes.base import RunOptions, Runtime
+from edgekd.tasks.base import Task
+
+BATCH = 32  # for scoring; the bench measures others
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an artifact is judged by. `reference` and `squares` are None without test images."""
+
+    task: Task
+    input: InputSpec
+    golden: Golden
+    limits: GateSpec
+    reference: Predictions | None = None  # the fp32 PyTorch model on the test images
+    squares: UInt8 | None = None  # the same test images (N, S, S, 3)
+    why_no_images: str = "no test images"
+
+
+def make_artifact(step: Step, folder: Path, calibration: Callable[[], UInt8]) -> Artifact:
+    """Make `step` from the files already in `folder`; `calibration` reads training images.
+
+    `model.fp32.onnx` must be there. Raises BundleError if the result breaks a rule that the
+    three runtimes have in common.
+    """
+    made_from = onnx_file(step.precision if step.target != ONNX else EXACT)
+    notes: list[str] = []
+    if step.target != ONNX:
+        lowering = module_of(step)
+        paths = lowering.lower(folder / made_from, folder, step.precision)
+        runtime = lowering.RUNTIME
+    else:
+        paths, runtime = [folder / onnx_file(step.precision)], "onnxruntime"
+        if step.precision != EXACT:
+            module = module_of(step)
+            squares = calibration() if module.USES_CALIBRATION else np.zeros((0, 1, 1, 3), np.uint8)
+            notes = module.convert(folder / made_from, paths[0], squares)
+        problems = check_qdq(paths[0])
+        if problems:
+            raise BundleError(f"{paths[0].name} is not legal for every runtime: {problems[0]}",
+                              hint=f"edgekd lint {paths[0]}")  # fmt: skip
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return Artifact(name=step.name, file=names[0], files=names, runtime=runtime,
+                    precision=step.precision, made_from=step.made_from, notes=notes)  # fmt: skip
+
+
+def onnx_file(precision: str) -> str:
+    """The name of the ONNX model of one precision inside a bundle."""
+    return f"model.{precision}.onnx"
+
+
+def start(artifact: Artifact, folder: Path) -> Runtime:
+    """The artifact in its own runtime, as a context manager; a float artifact runs as f32."""
+    runtime = plugins.load("runtimes", artifact.runtime, Runtime)  # type: ignore[type-abstract]
+    return runtime(folder / artifact.file, RunOptions(precision=artifact.precision))
+
+
+def logits_on(artifact: Artifact, folder: Path, squares: UInt8) -> Float32:
+    """Logits (N, C) of pictures (N, S, S, 3)."""
+    from edgekd.runtimes.session import logits_of
+
+    with start(artifact, folder) as session:
+        return np.asarray(logits_of(session, squares, BATCH), dtype=np.float32)
+
+
+def prove(
+    artifact: Artifact, folder: Path, evidence: Evidence
+) -> tuple[Artifact, Predictions | None]:
+    """Run the artifact on the golden pictures and the test images: gate, scores, predictions."""
+    from edgekd.runtimes.session import logits_of
+
+    predictions = None
+    with start(artifact, folder) as session:
+
+        def model(inputs: Float32) -> Float32:
+            return np.asarray(session.run({INPUT_NAME: inputs})[OUTPUT_NAME], dtype=np.float32)
+
+        golden = compare(evidence.golden, evidence.input, model)
+        if evidence.reference is not None and evidence.squares is not None:
+            logits = logits_of(session, evidence.squares, BATCH)
+            predictions = replace(evidence.reference, logits=np.asarray(logits, dtype=np.float32))
+    verdict = gate(
+        evidence.task,
+        evidence.reference,
+        predictions,
+        golden=golden,
+        limits=evidence.limits,
+        precision=artifact.precision,
+        why_no_images=evidence.why_no_images,
+    )
+    finite = predictions is not None and bool(np.isfinite(predictions.logits).all())
+    scores = evidence.task.score(predictions) if predictions is not None and finite else None
+    return artifact.model_copy(update={"gate": verdict, "scores": scores}), predictions

@@ -1,0 +1,104 @@
+"""`model-card.md`: what is in a bundle, for a person. Everything in it is in the manifest too."""
+
+from __future__ import annotations
+
+from edgekd.bundle import Artifact, Gate, Manifest
+from edgekd.results import Score, Scores
+
+SHOWN = ("macc", "macro_f1", "ece")  # beside the primary score
+
+
+def model_card(manifest: Manifest) -> str:
+    """Markdown: the network, its input, the artifacts with scores and gates, and the limits."""
+    facts = manifest.model
+    crop = manifest.input.resize or manifest.input.size
+    lines = [
+        f"# {manifest.name}: {facts.name}",
+        "",
+        "Made by edgekd. **Not a medical device**: a research model, judged on one test set.",
+        "",
+        "## Network",
+        "",
+        f"- architecture `{facts.arch}`, {facts.params:,} parameters, {facts.macs / 1e6:,.1f} M "
+        "multiply-accumulates per image",
+        f"- task {manifest.task}; classes: {', '.join(manifest.classes)}",
+        f"- input `input`: float32 (N, 3, {manifest.input.size}, {manifest.input.size}), RGB in "
+        f"[0, 1], {manifest.input.fit} to {crop}, then the centre; mean and deviation are inside",
+        f"- output `logits`: float32 (N, {len(manifest.classes)})",
+        f"- ONNX opset {manifest.opset}",
+        "",
+        "## Artifacts",
+        "",
+        *_table(manifest),
+        "",
+    ]
+    for artifact in manifest.artifacts.values():
+        lines += _artifact(artifact)
+    lines += [
+        "## Where it comes from",
+        "",
+        *(f"- {key}: {_plain(value)}" for key, value in sorted(manifest.provenance.items())),
+        f"- recipe: sha256 {manifest.recipe_sha256}",
+        "",
+        "Scores are on the test part, with 95 % bootstrap intervals over groups (patients, "
+        "lesions). They say nothing about other populations, cameras or sites.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _table(manifest: Manifest) -> list[str]:
+    shown = [manifest.primary, *(name for name in SHOWN if name != manifest.primary)]
+    rows = ["| artifact | file | gate | " + " | ".join(shown) + " |",
+            "|---" * (3 + len(shown)) + "|"]  # fmt: skip
+    for artifact in manifest.artifacts.values():
+        scores: Scores = artifact.scores or {}
+        cells = [artifact.name, f"`{artifact.file}`", _verdict(artifact.gate)]
+        cells += [_score(scores.get(name)) for name in shown]
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def _artifact(artifact: Artifact) -> list[str]:
+    lines = [f"### {artifact.name}", ""]
+    lines += [f"- {note}" for note in artifact.notes]
+    if artifact.gate is None:
+        return [*lines, ""]
+    gate = artifact.gate
+    lines.append(f"- gate {_verdict(gate)} on {gate.images} images of {gate.groups} groups")
+    if gate.accepted_because:
+        lines.append(f"- accepted although inconclusive: {gate.accepted_because}")
+    lines += ["", "| check | verdict | value | 95 % interval | limit | |", "|---" * 6 + "|"]
+    for check in gate.checks:
+        interval = f"{_number(check.low)} to {_number(check.high)}"
+        if check.low is None:
+            interval = "" if check.high is None else f"up to {_number(check.high)}"
+        detail = check.detail.replace("|", "\\|")
+        lines.append(f"| {check.name} | {check.verdict} | {_number(check.value)} | {interval} | "
+                     f"{_number(check.limit)} | {detail} |")  # fmt: skip
+    return [*lines, ""]
+
+
+def _verdict(gate: Gate | None) -> str:
+    if gate is None:
+        return "none"
+    accepted = gate.verdict == "inconclusive" and gate.accepted_because
+    return f"{gate.verdict} (accepted)" if accepted else gate.verdict
+
+
+def _score(score: Score | None) -> str:
+    if score is None or score.value is None:
+        return "-"
+    if score.low is None or score.high is None:
+        return f"{score.value:.3f}"
+    return f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {entry}" for key, entry in sorted(value.items()))
+    return str(value)

@@ -1,0 +1,219 @@
+"""`edgekd export`: from a run's weights to a bundle whose every artifact has been judged."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgekd import __version__, recipe_load
+from edgekd.bundle import Artifact, Manifest, ModelFacts, close_bundle, is_bundle, open_bundle
+from edgekd.errors import BundleError, CheckpointError
+from edgekd.export import golden as goldens
+from edgekd.export.artifacts import Evidence, make_artifact, onnx_file, prove
+from edgekd.export.card import model_card
+from edgekd.export.materials import Materials, Say
+from edgekd.export.plan import EXACT, Step, plan
+from edgekd.export.verdicts import accept, add, raise_if_failed
+from edgekd.log import say as say_to_person
+from edgekd.rundir import RunDir, only_one, replace_folder, sha256, write_text
+
+PACKAGES = ("torch", "onnx", "nncf", "openvino", "onnxruntime", "numpy", "pillow")
+
+
+def export(
+    target: Path,
+    *,
+    make: Sequence[str] | None = None,
+    accept_inconclusive: str | None = None,
+    progress: Say = say_to_person,
+) -> Manifest:
+    """Make the bundle of a run, or more artifacts in a bundle; returns the student's manifest.
+
+    `make` names the artifacts (default: the recipe's `export.make`); what they need is made too.
+    What is already there and up to date stays. Artifacts that a gate did not pass remain in the
+    bundle, marked; then GateFailed is raised, after everything else is done and stored.
+    `accept_inconclusive` is a reason, recorded with each inconclusive artifact; it never excuses
+    a refused one. Raises CheckpointError where there is nothing trained, RecipeError for unknown
+    names, MissingOnHost for absent packages.
+    """
+    if is_bundle(target):
+        from edgekd.export.extend import extend
+
+        manifest = extend(target, make=make, reason=accept_inconclusive, say=progress)
+    else:
+        manifest = _export_run(RunDir(target), make, accept_inconclusive, progress)
+    raise_if_failed(manifest)
+    return manifest
+
+
+def bundle_of(target: Path) -> Path:
+    """The student's bundle of a run; a bundle is its own."""
+    return target if is_bundle(target) else RunDir(target).bundle
+
+
+def _export_run(run: RunDir, make: Sequence[str] | None, reason: str | None, say: Say) -> Manifest:
+    if not run.recipe.is_file():
+        raise CheckpointError(f"{run.root} is neither a run nor a bundle",
+                              hint="edgekd distill RECIPE")  # fmt: skip
+    recipe = recipe_load.load(run.recipe)
+    steps = plan(recipe.export.make if make is None else make)
+    materials = Materials(run, recipe, say)
+    with only_one(run.root):
+        student = _Job(recipe.export.model, "student", run.bundle, steps)
+        manifest = _make_bundle(student, materials, reason)
+        teacher = recipe.export.reference
+        if teacher and recipe.models[teacher].arch.startswith("onnx:"):
+            say(f"{teacher}: an ONNX file already, no reference bundle")
+        elif teacher:
+            lowered = {f"{step.target}-{EXACT}" for step in steps}
+            job = _Job(teacher, "teacher", run.reference, plan(sorted(lowered)))
+            _make_bundle(job, materials, None)
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One model of the run on its way into one bundle folder."""
+
+    model: str
+    role: str
+    folder: Path
+    steps: list[Step]
+
+
+def _make_bundle(job: _Job, materials: Materials, reason: str | None) -> Manifest:
+    """Make one bundle in a neighbour folder and swap it in; an unchanged one is left alone."""
+    run, say = materials.run, materials.say
+    weights = run.weights(job.model)
+    if not weights.is_file():
+        raise CheckpointError(f"{run.root} has no trained weights of '{job.model}'",
+                              hint="edgekd distill RECIPE")  # fmt: skip
+    key = _key(job, materials, sha256(weights))
+    known = _unchanged(job.folder, key)
+    if known is not None:
+        say(f"{job.folder}: up to date")
+        return accept(job.folder, known, reason)
+    with replace_folder(job.folder) as folder:
+        manifest = _start(job, materials, folder, sha256(weights), key)
+        evidence = _evidence(job, materials, folder)
+        for step in job.steps:
+            say(f"{job.model}: making {step.name}")
+            artifact = make_artifact(step, folder, materials.calibration)
+            artifact, predictions = prove(artifact, folder, evidence)
+            if predictions is not None:
+                predictions.save(run.predictions(step.name, "test"))
+            if job.role == "teacher":
+                artifact = _borrow_scores(artifact, job, materials, evidence)
+            manifest = add(manifest, artifact, reason, say)
+        write_text(folder / "model-card.md", model_card(manifest))
+        keep_measurements(job.folder, folder)
+        return close_bundle(folder, manifest)
+
+
+def _start(
+    job: _Job, materials: Materials, folder: Path, weights_sha256: str, key: str
+) -> Manifest:
+    """The first ONNX file and the golden pictures: all that needs torch."""
+    from edgekd.export.onnx_from_torch import OPSET, logits_of_torch, to_onnx
+    from edgekd.models.build import build_network, load_weights
+    from edgekd.models.complexity import count
+
+    recipe, run = materials.recipe, materials.run
+    spec, task = recipe.models[job.model], materials.task()
+    network = build_network(spec, outputs=task.outputs(), initial=False)
+    load_weights(network, run.weights(job.model))
+    materials.say(f"{job.model}: writing ONNX, opset {OPSET}")
+    to_onnx(network, folder / onnx_file(EXACT), size=recipe.data.input.size)
+    goldens.write_golden(
+        folder / goldens.FOLDER, recipe.data.input, lambda x: logits_of_torch(network, x)
+    )
+    complexity = count(network, recipe.data.input.size)
+    return Manifest(
+        name=recipe.name, task=recipe.task.name, primary=task.primary, classes=list(task.classes),
+        input=recipe.data.input, opset=OPSET,
+        model=ModelFacts(name=job.model, arch=spec.arch, params=complexity.params,
+                         macs=complexity.macs, role="teacher" if job.role == "teacher"
+                         else "student"),
+        recipe=recipe.model_dump(mode="json", by_alias=True), recipe_sha256=sha256(run.recipe),
+        provenance={
+            "key": key, "weights_sha256": weights_sha256, "versions": versions(),
+            "data_fingerprint": materials.source.fingerprint(),
+            "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        },
+    )  # fmt: skip
+
+
+def _evidence(job: _Job, materials: Materials, folder: Path) -> Evidence:
+    """The student is judged on the test images too; the teacher only by parity."""
+    spec = materials.recipe
+    evidence = Evidence(
+        task=materials.task(),
+        input=spec.data.input,
+        golden=goldens.read_golden(folder / goldens.FOLDER),
+        limits=spec.export.gate,
+        why_no_images="judged by parity only",
+    )
+    if job.role == "teacher":
+        return evidence
+    reference = materials.predictions(job.model)
+    if not reference.ids:
+        return replace(evidence, why_no_images="the test part is empty")
+    return replace(evidence, reference=reference, squares=materials.test_squares)
+
+
+def _borrow_scores(
+    artifact: Artifact, job: _Job, materials: Materials, evidence: Evidence
+) -> Artifact:
+    """An fp32 artifact with parity scores as the PyTorch model does; a teacher is slow to run."""
+    if artifact.gate is None or artifact.gate.verdict != "passed":
+        return artifact
+    reference = materials.predictions(job.model)
+    if not reference.ids:
+        return artifact
+    note = "scores are those of the PyTorch model, which it equals on the golden pictures"
+    return artifact.model_copy(update={"scores": evidence.task.score(reference),
+                                       "notes": [*artifact.notes, note]})  # fmt: skip
+
+
+def keep_measurements(old: Path, new: Path) -> None:
+    """Carry `bench/*.jsonl` over; each row names the sha256 of the file it measured."""
+    if (old / "bench").is_dir():
+        shutil.copytree(old / "bench", new / "bench", dirs_exist_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what took part, of those installed."""
+    import importlib.metadata
+
+    found = {"edgekd": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _key(job: _Job, materials: Materials, weights_sha256: str) -> str:
+    """Changes when anything changes that the bundle is made of."""
+    recipe = materials.recipe
+    return recipe_load.digest([
+        __version__, weights_sha256, [step.name for step in job.steps], recipe.name,
+        *(part.model_dump(mode="json", by_alias=True)
+          for part in (recipe.export, recipe.task, recipe.data, recipe.models[job.model])),
+        materials.source.fingerprint(),
+    ])  # fmt: skip
+
+
+def _unchanged(folder: Path, key: str) -> Manifest | None:
+    """The manifest of a bundle that is whole and made of the same things."""
+    if not is_bundle(folder):
+        return None
+    try:
+        manifest = open_bundle(folder)
+    except BundleError:
+        return None  # damaged or of another version: made anew
+    return manifest if manifest.provenance.get("key") == key else None

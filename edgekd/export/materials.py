@@ -1,0 +1,108 @@
+"""What an export takes from a run folder besides weights: images, labels, stored predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd import plugins
+from edgekd.data.base import DataSource
+from edgekd.errors import CheckpointError, DataError
+from edgekd.export.calibration import choose
+from edgekd.image import UInt8
+from edgekd.recipe import Recipe
+from edgekd.results import Predictions
+from edgekd.rundir import RunDir
+from edgekd.tasks.base import Task
+
+Say = Callable[[str], None]
+HINT = "edgekd distill RECIPE"
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass
+class Materials:
+    """The data of one run, opened at first use."""
+
+    run: RunDir
+    recipe: Recipe
+    say: Say
+
+    @cached_property
+    def source(self) -> DataSource:
+        from edgekd.data.read import open_source
+
+        return open_source(self.recipe.data, [Path(name) for name in self.recipe.plugins])
+
+    @cached_property
+    def _parts(self) -> tuple[Ints, Ints]:
+        from edgekd.data.splits import make_split, read_split
+
+        if self.run.split.is_file():
+            split = read_split(self.run.split, self.source)
+        else:  # a bundle away from its run: the same split follows from the recipe
+            spec = self.recipe.data
+            split = make_split(self.source, spec.split, seed=spec.split_seed, limit=spec.limit)
+        return split.train, split.test
+
+    @property
+    def is_run(self) -> bool:
+        """Whether there is a run folder at all (a bundle may have been copied out of it)."""
+        return self.run.recipe.is_file() and self.run.split.is_file()
+
+    def task(self) -> Task:
+        folders = [Path(folder) for folder in self.recipe.plugins]
+        spec = self.recipe.task
+        cls = plugins.load("tasks", spec.name, Task, folders=folders)  # type: ignore[type-abstract]
+        return cls(classes=self.source.classes, primary=spec.primary)
+
+    def calibration(self) -> UInt8:
+        """Training images, spread over classes and groups, (N, S, S, 3)."""
+        spec = self.recipe.export.calibration
+        chosen = choose(self.source.targets(), self.source.groups(), self._parts[0], spec.images,
+                        seed=spec.seed)  # fmt: skip
+        self.say(f"calibrating on {len(chosen)} training images")
+        return self._squares(chosen)
+
+    @cached_property
+    def test_squares(self) -> UInt8:
+        """All test images (N, S, S, 3)."""
+        return self._squares(self._parts[1])
+
+    def predictions(self, model: str) -> Predictions:
+        """What the PyTorch model said about the test images, in the order of `test_squares`.
+
+        Raises CheckpointError if there is no such file, DataError if it is about other images.
+        """
+        path = self.run.predictions(model, "test")
+        if not path.is_file():
+            raise CheckpointError(f"{self.run.root} has no test predictions of '{model}'",
+                                  hint=HINT)  # fmt: skip
+        found = Predictions.load(path)
+        ids = self.source.ids()
+        wanted = [ids[index] for index in self._parts[1]]
+        if found.ids == wanted:
+            return found
+        place = {name: row for row, name in enumerate(found.ids)}
+        if set(place) != set(wanted):
+            raise DataError(f"{path}: its images are not those of the test part",
+                            hint=f"{HINT} --fresh")  # fmt: skip
+        rows = [place[name] for name in wanted]
+        return Predictions(wanted, [found.groups[row] for row in rows], found.targets[rows],
+                           found.logits[rows])  # fmt: skip
+
+    def from_logits(self, logits: npt.NDArray[np.float32]) -> Predictions:
+        """Predictions of any model on `test_squares`."""
+        ids, groups, test = self.source.ids(), self.source.groups(), self._parts[1]
+        return Predictions([ids[i] for i in test], [groups[i] for i in test],
+                           self.source.targets()[test], logits)  # fmt: skip
+
+    def _squares(self, indices: Ints) -> UInt8:
+        from edgekd.data.read import read_squares
+
+        return read_squares(self.source, indices, self.recipe.data.input)

@@ -1,0 +1,89 @@
+"""Which artifact to deploy on a host: the fastest of those that may ship.
+
+Only measurements of the file that the bundle now holds count, at batch 1, and in the runtime
+that its gate proved: the same file in another runtime is another model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgekd.bundle import Artifact, Manifest
+from edgekd.host import host_name
+from edgekd.results import Measurement, read_measurements
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to deploy, and why, in one sentence.
+
+    `ranking` holds one measurement per artifact, the fastest first; `tied` the artifacts whose
+    95 % interval of the median overlaps that of the chosen one.
+    """
+
+    artifact: str | None  # None: nothing was measured, or nothing that may ship
+    why: str
+    ranking: list[Measurement] = field(default_factory=list)
+    tied: list[str] = field(default_factory=list)
+
+
+def is_reference(artifact: Artifact) -> bool:
+    """The fp32 ONNX model is what the others are held against; it needs no gate of its own."""
+    return artifact.precision == "fp32" and artifact.made_from is None
+
+
+def may_ship(artifact: Artifact) -> bool:
+    """Its gate passed, a person accepted an inconclusive one, or it is the reference."""
+    return is_reference(artifact) if artifact.gate is None else artifact.gate.may_ship
+
+
+def is_refused(artifact: Artifact) -> bool:
+    return artifact.gate is not None and artifact.gate.verdict == "refused"
+
+
+def recommend(manifest: Manifest, measurements: Iterable[Measurement]) -> Recommendation:
+    """Rank the artifacts of a bundle by the median latency at batch 1 on one host.
+
+    Of several measurements in the same setting (device, threads) the latest counts.
+    """
+    latest: dict[tuple[str, str, int], Measurement] = {}
+    for row in measurements:
+        artifact = manifest.artifacts.get(row.artifact)
+        if artifact is None or row.batch != 1 or row.runtime != artifact.runtime:
+            continue
+        entry = manifest.files.get(artifact.file)
+        if entry is None or entry.sha256 != row.sha256:
+            continue
+        key = (row.artifact, row.device, row.threads)
+        if key not in latest or latest[key].utc <= row.utc:
+            latest[key] = row
+    if not latest:
+        return Recommendation(None, "nothing was measured at batch 1 on this host")
+    fastest: dict[str, Measurement] = {}
+    for row in sorted(latest.values(), key=lambda row: row.latency_ms.p50):
+        if may_ship(manifest.artifacts[row.artifact]):
+            fastest.setdefault(row.artifact, row)
+    ranking = list(fastest.values())
+    if not ranking:
+        return Recommendation(None, "no measured artifact passed its gates")
+    best = ranking[0]
+    tied = [row.artifact for row in ranking[1:] if row.latency_p50_low <= best.latency_p50_high]
+    return Recommendation(best.artifact, _why(manifest, best, tied), ranking, tied)
+
+
+def on_this_host(folder: Path, manifest: Manifest) -> Recommendation:
+    """The recommendation from what `edgekd bench` left in the bundle on this host."""
+    path = folder / "bench" / f"{host_name()}.jsonl"
+    return recommend(manifest, read_measurements(path) if path.is_file() else ())
+
+
+def _why(manifest: Manifest, best: Measurement, tied: list[str]) -> str:
+    gate = manifest.artifacts[best.artifact].gate
+    accepted = gate is not None and gate.verdict == "inconclusive"
+    reason = ("fastest that may ship (its gate was inconclusive and accepted by hand)" if accepted
+              else "fastest that passed its gates")  # fmt: skip
+    threads = f", {best.threads} thread{'s' if best.threads != 1 else ''}" if best.threads else ""
+    why = f"{reason}: {best.latency_ms.p50:.3g} ms median ({best.device}{threads})"
+    return why + (f"; not told apart from {', '.join(tied)}" if tied else "")

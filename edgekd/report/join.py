@@ -1,0 +1,134 @@
+"""Join scores, manifests and measurements of one run or bundle into what the page shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import edgekd
+from edgekd.recipe import Recipe
+from edgekd.recipe_load import digest
+from edgekd.report import evidence, gates, sources, training
+from edgekd.report.records import PYTORCH, ModelScores, ReportData
+from edgekd.report.rows import host_tables, to_look_at
+from edgekd.report.sources import Sources
+from edgekd.results import Scores
+
+
+def join(run: Path) -> ReportData:
+    """Read one run or bundle and join what belongs together.
+
+    Raises DataError for a folder that is neither, BundleError or DataError for a damaged file.
+    """
+    found = sources.read(run)
+    manifest, recipe = found.student, found.recipe
+    classes = _classes(found)
+    name = manifest.task if manifest else recipe.task.name if recipe else ""
+    asked = manifest.primary if manifest else recipe.task.primary if recipe else None
+    task = evidence.known_task(name, classes, asked)
+    primary = task.primary if task else (asked or "accuracy")
+    metric = task.metrics()[primary] if task else None
+    label = metric.label if metric and metric.label else primary
+    hosts, notes = host_tables(found, primary)
+    stages = training.stages(found, primary)
+    if task is None:
+        notes.append(f"the task '{name}' is not one of edgekd's own: per-class figures, "
+                     "confusions and calibration are not shown")  # fmt: skip
+    return ReportData(
+        name=_name(found),
+        kind="run" if found.kind == "run" else "bundle",
+        description=recipe.description if recipe else "",
+        task=name,
+        primary=primary,
+        primary_label=label,
+        higher_is_better=metric.direction == "higher" if metric else True,
+        score_labels={key: m.label or key for key, m in task.metrics().items()} if task else {},
+        classes=classes,
+        seed=recipe.seed if recipe else None,
+        hosts=hosts,
+        scores=_all_scores(found),
+        gates=gates.views(manifest, label),
+        subjects=evidence.subjects(found, task, to_look_at(hosts, manifest)) if task else [],
+        stages=stages,
+        data=training.data_card(found, classes),
+        provenance=_provenance(found),
+        recipe_yaml=found.recipe_yaml,
+        siblings=_siblings(recipe),
+        notes=notes,
+    )
+
+
+def _name(found: Sources) -> str:
+    if found.recipe is not None:
+        return found.recipe.name
+    return found.student.name if found.student else found.folder.name
+
+
+def _classes(found: Sources) -> list[str]:
+    for manifest in (found.student, found.reference):
+        if manifest is not None:
+            return list(manifest.classes)
+    named = found.environment.get("classes")
+    if isinstance(named, list):
+        return [str(name) for name in named]
+    if found.run is None:
+        return []
+    # not exported yet: nothing on disk names the classes, so they go by their numbers
+    targets = {row["target"] for row in sources.split_rows(found.run)}
+    numbers = [int(target) for target in targets if target.isdecimal()]
+    return [f"class {index}" for index in range(max(numbers, default=1) + 1)]
+
+
+def _siblings(recipe: Recipe | None) -> str:
+    if recipe is None:
+        return ""
+    tree = recipe.model_dump(mode="json", by_alias=True)
+    for key in ("seed", "name", "description", "hardware", "seeds", "variants"):
+        tree.pop(key)
+    return digest(tree)
+
+
+def _all_scores(found: Sources) -> list[ModelScores]:
+    """All test scores: the trained models', then the exported student's."""
+    every: list[tuple[str, Scores | None]] = [
+        (f"{model} {PYTORCH}", parts.get("test")) for model, parts in found.scores.items()
+    ]
+    for manifest in (found.reference, found.student):
+        for artifact in manifest.artifacts.values() if manifest else ():
+            assert manifest is not None
+            every.append((f"{manifest.model.name} {artifact.name}", artifact.scores))
+    return [ModelScores(name, scores) for name, scores in every if scores]
+
+
+def _provenance(found: Sources) -> dict[str, dict[str, str]]:
+    """Named groups of facts: who made this, of what, where."""
+    groups: dict[str, dict[str, str]] = {"Report": {"edgekd": edgekd.__version__}}
+    if found.environment:
+        groups["Run"] = _flat(found.environment)
+    for title, manifest in (("Student bundle", found.student), ("Teacher bundle", found.reference)):
+        if manifest is None:
+            continue
+        groups[title] = {
+            "edgekd": manifest.edgekd,
+            "architecture": manifest.model.arch,
+            "opset": str(manifest.opset),
+            "input": f"{manifest.input.size} x {manifest.input.size} pixels",
+            "recipe sha256": manifest.recipe_sha256 or "not recorded",
+            **_flat(manifest.provenance),
+            **{f"sha256 of {a.file}": manifest.files[a.file].sha256
+               for a in manifest.artifacts.values() if a.file in manifest.files},
+        }  # fmt: skip
+    return groups
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            found.update(_flat(value, f"{name}."))
+        elif isinstance(value, list):
+            found[name] = ", ".join(str(entry) for entry in value)
+        elif value is not None:
+            found[name] = str(value)
+    return found

@@ -1,0 +1,209 @@
+"""The main table: a row per model and deployable form, per host, and what to deploy there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from edgekd.bundle import Artifact, Manifest
+from edgekd.recipe import Recipe
+from edgekd.report import gates, timing
+from edgekd.report.records import PYTORCH, SHIPPABLE, Deploy, HostTable, Row, Timing
+from edgekd.report.sources import Sources
+from edgekd.report.words import NOT_MEASURED, significant
+from edgekd.results import Score
+
+
+def host_tables(found: Sources, primary: str) -> tuple[list[HostTable], list[str]]:
+    """One main table per host, or one without timings where nothing was benchmarked."""
+    names = sorted({*found.student_timed, *found.reference_timed})
+    tables, notes = [], []
+    for name in names:
+        student: list[Timing] = []
+        teacher: list[Timing] = []
+        if found.student:
+            student, left_out = timing.latest(
+                found.student_timed.get(name, []), found.student, name
+            )
+            notes += left_out
+        if found.reference:
+            teacher, left_out = timing.latest(
+                found.reference_timed.get(name, []), found.reference, name
+            )
+            notes += left_out
+        tables.append(_host(found, primary, name, student, teacher))
+    return tables or [_host(found, primary, None, [], [])], notes
+
+
+def _host(
+    found: Sources, primary: str, name: str | None, student: list[Timing], teacher: list[Timing]
+) -> HostTable:
+    rows = [
+        *_rows(found, found.reference, teacher, teacher, primary),
+        *_trained_only(found, primary),
+        *_rows(found, found.student, student, teacher, primary),
+    ]
+    # teachers first, then controls and other models, the student's artifacts last
+    order = {"teacher": 0, "model": 1, "student": 2}
+    rows.sort(key=lambda row: order.get(row.role, 1))
+    deploy = choose(rows, found.student)
+    if deploy.artifact is not None:
+        rows = [_mark(row, deploy) for row in rows]
+    facts: dict[str, Any] = {}
+    measured = [
+        *found.student_timed.get(name or "", []),
+        *found.reference_timed.get(name or "", []),
+    ]
+    if measured:
+        facts = max(measured, key=lambda row: row.utc).host
+    timings = [*teacher, *student]
+    utc = max((entry.utc for entry in timings), default=None)
+    return HostTable(name, facts, rows, timings, deploy, utc)
+
+
+def _rows(
+    found: Sources,
+    manifest: Manifest | None,
+    timings: list[Timing],
+    teacher: list[Timing],
+    primary: str,
+) -> list[Row]:
+    """A row per artifact and setting at batch 1, and one per artifact that was not timed."""
+    rows = []
+    for artifact in manifest.artifacts.values() if manifest else ():
+        assert manifest is not None
+        score, score_from = _score(found, manifest, artifact, primary)
+        own = [one for one in timings if one.artifact == artifact.name and one.batch == 1]
+        settings: list[Timing | None] = [*own] or [None]
+        for one in settings:
+            rows.append(
+                Row(
+                    model=manifest.model.name,
+                    role="teacher" if manifest is found.reference else "student",
+                    artifact=artifact.name,
+                    runtime=one.runtime if one else artifact.runtime,
+                    precision=artifact.precision,
+                    params=manifest.model.params,
+                    macs=manifest.model.macs,
+                    bytes=_bytes(manifest, artifact),
+                    score=score,
+                    score_from=score_from,
+                    gate=gates.word(artifact),
+                    timing=one,
+                    same_speedup=timing.same_speedup(one, teacher) if one else None,
+                    teacher_speedup=timing.teacher_speedup(one, teacher) if one else None,
+                )
+            )
+    return rows
+
+
+def _bytes(manifest: Manifest, artifact: Artifact) -> int | None:
+    sizes = [manifest.files[name].bytes for name in artifact.files if name in manifest.files]
+    return sum(sizes) if sizes and len(sizes) == len(artifact.files) else None
+
+
+def _score(
+    found: Sources, manifest: Manifest, artifact: Artifact, primary: str
+) -> tuple[Score | None, str | None]:
+    """The artifact's own test score; for fp32 without one, the PyTorch model's, and said so."""
+    if artifact.scores and primary in artifact.scores:
+        return artifact.scores[primary], artifact.name
+    trained = found.scores.get(manifest.model.name, {}).get("test", {})
+    if artifact.precision == "fp32" and primary in trained:
+        return trained[primary], PYTORCH
+    return None, None
+
+
+def _trained_only(found: Sources, primary: str) -> list[Row]:
+    """Models that were trained and scored but have no exported form (teachers, controls)."""
+    exported = {m.model.name for m in (found.student, found.reference) if m is not None}
+    rows = []
+    for name, parts in found.scores.items():
+        if name in exported or "test" not in parts:
+            continue
+        rows.append(
+            Row(
+                model=name,
+                role=_role(found.recipe, name),
+                artifact=None,
+                runtime=PYTORCH,
+                precision="fp32",
+                params=_fact(found, name, "params"),
+                macs=_fact(found, name, "macs"),
+                bytes=None,
+                score=parts["test"].get(primary),
+                score_from=PYTORCH,
+                gate="not run",
+                timing=None,
+            )
+        )
+    return rows
+
+
+def _role(recipe: Recipe | None, model: str) -> str:
+    if recipe is None:
+        return "model"
+    if model == recipe.export.model:
+        return "student"
+    terms = [term for stage in recipe.stages.values() for term in stage.losses.values()]
+    teaches = any(model in term.from_ for term in terms)
+    return "teacher" if teaches or model == recipe.export.reference else "model"
+
+
+def _fact(found: Sources, model: str, key: str) -> int | None:
+    models = found.environment.get("models")
+    facts = models.get(model) if isinstance(models, dict) else None
+    value = facts.get(key) if isinstance(facts, dict) else None
+    return value if isinstance(value, int) else None
+
+
+def choose(rows: list[Row], student: Manifest | None) -> Deploy:
+    """The student's fastest artifact at batch 1 among those that may ship."""
+    own = [row for row in rows if student is not None and row.role == "student" and row.timing]
+    if not own:
+        return Deploy(None, f"Deploy on this host: {NOT_MEASURED}")
+    able = [row for row in own if row.gate in SHIPPABLE]
+    if not able:
+        return Deploy(None, "Deploy on this host: nothing: no measured artifact passed its gates")
+    best = min(able, key=_p50)
+    assert best.timing is not None
+    assert best.artifact is not None
+    tied = [
+        row.artifact
+        for row in able
+        if row is not best
+        and row.timing
+        and row.artifact
+        and row.artifact != best.artifact
+        and row.timing.p50_low <= best.timing.p50_high
+    ]
+    line = f"Deploy on this host: {best.artifact}: fastest that passed its gates"
+    if best.gate == "accepted":
+        line = (f"Deploy on this host: {best.artifact}: fastest that may ship "
+                "(its gate was inconclusive and accepted by hand)")  # fmt: skip
+    line += f" ({significant(best.timing.latency.p50)} ms median, {best.timing.setting})"
+    if tied:
+        line += f"; not told apart from {', '.join(dict.fromkeys(tied))}"
+    return Deploy(best.artifact, line, best.timing.latency.p50, list(dict.fromkeys(tied)))
+
+
+def _p50(row: Row) -> float:
+    return row.timing.latency.p50 if row.timing else float("inf")
+
+
+def _mark(row: Row, deploy: Deploy) -> Row:
+    chosen = row.role == "student" and row.artifact == deploy.artifact
+    return replace(row, deploy=chosen and _p50(row) == deploy.p50_ms)
+
+
+def to_look_at(hosts: list[HostTable], manifest: Manifest | None) -> list[str]:
+    """The artifacts whose decisions the page shows: the one to deploy, and an int8 one."""
+    if manifest is None:
+        return []
+    latest = max(hosts, key=lambda host: host.utc or "")
+    wanted = [latest.deploy.artifact] if latest.deploy.artifact else []
+    chosen = manifest.artifacts.get(wanted[0]) if wanted else None
+    if chosen is None or chosen.precision == "fp32":
+        reduced = [a.name for a in manifest.artifacts.values() if a.precision != "fp32"]
+        wanted += reduced[:1]
+    return wanted

@@ -1,0 +1,96 @@
+"""What happened before the export: the curves of each stage and the data card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from edgekd.recipe import StageSpec
+from edgekd.report import sources as files
+from edgekd.report.records import Curve, DataCard, StageCurves
+from edgekd.report.sources import Sources
+
+PARTS = ["train", "val", "test"]
+
+
+def stages(sources: Sources, primary: str) -> list[StageCurves]:
+    """The curves of all stages of the recipe, in its order."""
+    run, recipe = sources.run, sources.recipe
+    if run is None or recipe is None:
+        return []
+    return [
+        _stage(name, spec, files.epochs(run, name), primary) for name, spec in recipe.stages.items()
+    ]
+
+
+def _stage(name: str, spec: StageSpec, rows: list[dict[str, Any]], primary: str) -> StageCurves:
+    epochs = [int(row["epoch"]) for row in rows]
+    terms = [
+        Curve(term, epochs, [_number(_dict(row, "terms").get(term)) for row in rows])
+        for term in spec.losses
+        if any(term in _dict(row, "terms") for row in rows)
+    ]
+    models = _in_order(model for row in rows for model in _dict(row, "val"))
+    val = []
+    for model in models:
+        values = [_number(_dict(_dict(row, "val"), model).get(primary)) for row in rows]
+        val.append(Curve(model, epochs, values, _chosen(rows, model, spec.select)))
+    seconds = [number for row in rows if (number := _number(row.get("seconds"))) is not None]
+    return StageCurves(name, spec.epochs, sum(seconds) if seconds else None, terms, val)
+
+
+def _chosen(rows: list[dict[str, Any]], model: str, select: str) -> int | None:
+    """The epoch whose weights go on to the next stage."""
+    if select == "last":
+        return int(rows[-1]["epoch"])
+    best = [int(row["epoch"]) for row in rows if _dict(row, "best").get(model)]
+    return best[-1] if best else None
+
+
+def data_card(sources: Sources, classes: list[str]) -> DataCard | None:
+    """Count split.csv. Its targets are class indices, or names; -1 is an image without label."""
+    if sources.run is None:
+        return None
+    counts: dict[tuple[str, str], int] = {}
+    parts_of: dict[str, set[str]] = {}
+    for row in files.split_rows(sources.run):
+        name = _class_name(row["target"], classes)
+        counts[name, row["part"]] = counts.get((name, row["part"]), 0) + 1
+        parts_of.setdefault(row["group"], set()).add(row["part"])
+    if not counts:
+        return None
+    seen = _in_order(part for _, part in counts)
+    parts = [part for part in PARTS if part in seen] + [p for p in seen if p not in PARTS]
+    names = [*classes, *sorted({name for name, _ in counts} - set(classes))]
+    return DataCard(
+        parts=parts,
+        classes=names,
+        images=[[counts.get((name, part), 0) for part in parts] for name in names],
+        groups=[sum(part in found for found in parts_of.values()) for part in parts],
+        shared_groups=sum(len(found) > 1 for found in parts_of.values()),
+    )
+
+
+def _class_name(target: str, classes: list[str]) -> str:
+    if target in classes:
+        return target
+    try:
+        index = int(target)
+    except ValueError:
+        return target
+    if index < 0:
+        return "(no label)"
+    return classes[index] if index < len(classes) else f"class {index}"
+
+
+def _dict(row: dict[str, Any], key: str) -> dict[str, Any]:
+    value = row.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))

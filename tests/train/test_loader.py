@@ -1,0 +1,106 @@
+"""Batches, augmentation and learning rates are functions of where training is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edgekd.errors import RecipeError
+from edgekd.image import to_input
+from edgekd.recipe import ScheduleSpec
+from edgekd.train import augment
+from edgekd.train.loader import TrainImages, batches, epoch_batches, to_float
+from edgekd.train.optim import factor
+from edgekd.train.seeding import derive
+
+INDICES = np.arange(100, 200)
+TARGETS = np.repeat([0, 1], [90, 10])
+
+
+def plan(epoch: int = 1, **more: object) -> list[np.ndarray]:
+    return epoch_batches(INDICES, TARGETS, batch=32, seed=5, epoch=epoch, **more)
+
+
+def test_an_epoch_shows_every_image_once_in_an_order_of_its_own() -> None:
+    first, second = np.concatenate(plan(1)), np.concatenate(plan(2))
+    assert sorted(first) == sorted(second) == INDICES.tolist()
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, np.concatenate(plan(1)))
+
+
+def test_the_last_partial_batch_is_kept_unless_it_is_a_single_image() -> None:
+    assert [len(piece) for piece in plan()] == [32, 32, 32, 4]
+    assert [len(piece) for piece in plan(drop_last=True)] == [32, 32, 32]
+    single = epoch_batches(INDICES[:97], TARGETS[:97], batch=32, seed=5, epoch=1)
+    assert [len(piece) for piece in single] == [32, 32, 32]
+
+
+def test_balanced_drawing_shows_classes_equally_often() -> None:
+    drawn = np.concatenate([np.concatenate(plan(epoch, balance=True)) for epoch in range(20)])
+    share = (drawn >= 190).mean()
+    assert share == pytest.approx(0.5, abs=0.04)
+
+
+class Store:
+    def __getitem__(self, index: int) -> np.ndarray:
+        return np.random.default_rng(index).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+
+
+def load(workers: int, start: int = 0) -> list[torch.Tensor]:
+    steps = augment.build(["random-resized-crop", "hflip", "rotate"], 32)
+    targets = np.zeros(200, dtype=np.int64)
+    images = TrainImages(Store(), targets, steps, seed=3, epoch=2)
+    return [pixels for pixels, _ in batches(images, plan()[start:], workers=workers, pin=False)]
+
+
+def test_augmentation_depends_on_seed_epoch_and_image_only() -> None:
+    whole = load(0)
+    torch.rand(7)  # whatever happened before
+    for again in (load(0), load(2)):
+        assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
+    assert torch.equal(load(0, start=2)[0], whole[2])
+
+
+@pytest.mark.parametrize("name", sorted(augment.KNOWN))
+def test_every_augmentation_gives_uint8_images_of_the_input_size(name: str) -> None:
+    image = torch.from_numpy(Store()[0]).permute(2, 0, 1)
+    changed = augment.build([name], 32)(image)
+    assert changed.shape == (3, 32, 32)
+    assert changed.dtype == torch.uint8
+
+
+def test_an_unknown_augmentation_comes_with_a_suggestion() -> None:
+    with pytest.raises(RecipeError) as caught:
+        augment.build(["hflop"], 32)
+    assert "hflip" in (caught.value.hint or "")
+    with pytest.raises(RecipeError, match="rotate:NUMBER"):
+        augment.build(["rotate:far"], 32)
+
+
+def test_training_pixels_are_the_devices_pixels() -> None:
+    squares = np.stack([Store()[0], Store()[1]])
+    trained = to_float(torch.from_numpy(squares).permute(0, 3, 1, 2))
+    assert np.array_equal(trained.numpy(), to_input(squares))
+
+
+def test_schedules_have_their_shapes() -> None:
+    def rate(progress: float, **spec: object) -> float:
+        schedule = ScheduleSpec.model_validate(spec)
+        return factor(schedule, progress=progress, epochs=10, lr=0.1)
+
+    assert rate(3, name="constant") == 1.0
+    assert rate(1, name="cosine", warmup=2) == pytest.approx(0.5)
+    assert rate(2, name="cosine", warmup=2) == pytest.approx(1.0)
+    assert rate(10, name="cosine", floor=0.001) == pytest.approx(0.01)
+    assert [rate(p, name="step", every=4) for p in (0, 3.9, 4, 8)] == pytest.approx(
+        [1, 1, 0.1, 0.01]
+    )
+    assert rate(3, name="onecycle") == pytest.approx(1.0)
+    assert rate(10, name="onecycle") == pytest.approx(1e-3)
+
+
+def test_seeds_are_stable_numbers() -> None:
+    assert derive(1, "a", 2) == derive(1, "a", 2)
+    assert derive(1, "a", 2) != derive(1, "a", 3)
+    assert 0 <= derive("x") < 2**63
