@@ -29,10 +29,14 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Look at a data set.")
 recipes_app = typer.Typer(no_args_is_help=True, help="Starting points that came with edgekd.")
 
-for command in (workflow.distill, workflow.export, workflow.bench, workflow.report, workflow.run):
-    app.command()(command)
-for command in (device.predict, device.verify, device.doctor):
-    app.command()(command)
+app.command()(workflow.distill)
+app.command()(workflow.export)
+app.command()(workflow.bench)
+app.command()(workflow.report)
+app.command()(workflow.run)
+app.command()(device.predict)
+app.command()(device.verify)
+app.command()(device.doctor)
 data_app.command("check")(device.data_check)
 recipes_app.command("list")(recipes.recipes_list)
 recipes_app.command("show")(recipes.recipes_show)

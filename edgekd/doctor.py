@@ -173,7 +173,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
         distiller.train()
         try:
             values = distiller(batch, Clock(1, stage.epochs, 0, 1))
-            distiller.total(values).backward()
+            distiller.total(values).backward()  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError) as error:
             first = str(error).splitlines()[0]
             raise RecipeError(

@@ -67,20 +67,18 @@ def export(
     json: Json = False,
 ) -> None:
     """Export, quantize and lower the student; refuse what lost accuracy (exit code 3)."""
+    from edgekd.bundle import is_bundle, read_manifest
     from edgekd.export.make import export as export_target
+    from edgekd.rundir import RunDir
 
     names = [name.strip() for name in make.split(",") if name.strip()] if make else None
     failed: GateFailed | None = None
     try:
         export_target(target, make=names, accept_inconclusive=accept)
     except GateFailed as error:
-        failed = error
-    from edgekd.export.make import bundle_of
-
-    bundle = bundle_of(target)
+        failed = error  # the bundle is complete, and says so
+    bundle = target if is_bundle(target) else RunDir(target).bundle
     if json:
-        from edgekd.bundle import read_manifest
-
         print_json(read_manifest(bundle))
     else:
         typer.echo(str(bundle))
@@ -190,12 +188,12 @@ def _distill(recipe: Recipe, run: RunDir, fresh: bool) -> Any:
 
 def _report(targets: list[Path], out: Path | None, json: bool) -> None:
     from edgekd.report.render import report as render
+    from edgekd.report.table import terminal
 
     files = render(targets, out=out)
     if json:
-        typer.echo(files.json.read_text(encoding="utf-8"), nl=False)
-    else:
-        print_table(files.table)
-        for line in files.closing:
-            typer.echo(line)
-        typer.echo(f"report: {files.html}")
+        print_json(files.summary)
+        return
+    for data in files.data:
+        print_table(terminal(data))
+    typer.echo(f"report: {files.html}")

@@ -16,6 +16,7 @@ from edgekd.data.splits import write_split
 from edgekd.errors import MissingOnHost
 from edgekd.log import say
 from edgekd.models.build import build_network, load_weights, model_seed
+from edgekd.models.complexity import count
 from edgekd.models.network import OnnxTeacher
 from edgekd.recipe import HardwareSpec, Recipe
 from edgekd.recipe_load import digest, to_yaml
@@ -188,6 +189,7 @@ def _finish(recipe: Recipe, run: RunDir, data: Prepared, keys: dict[str, str]) -
             scored: dict[str, Any] = json.loads(run.scores.read_text(encoding="utf-8"))
             return scored
     last = stages.last_trained(recipe)
+    costs: dict[str, Any] = {}
     used = {model for spec in recipe.stages.values() for model in (*spec.train, *spec.frozen)}
     scores: dict[str, Any] = {}
     for model in [name for name in recipe.models if name in used]:
@@ -201,6 +203,8 @@ def _finish(recipe: Recipe, run: RunDir, data: Prepared, keys: dict[str, str]) -
             load_weights(network, run.stage(last[model]) / f"{model}.safetensors")
         if not isinstance(network.net, OnnxTeacher):
             save_weights(network.net, run.weights(model))
+            cost = count(network, recipe.data.input.size)
+            costs[model] = {"params": cost.params, "macs": cost.macs}
         network.to(scoring_device(recipe.hardware))
         scores[model] = {}
         for part, indices in (("val", data.split.val), ("test", data.split.test)):
@@ -211,7 +215,9 @@ def _finish(recipe: Recipe, run: RunDir, data: Prepared, keys: dict[str, str]) -
                 name: score.model_dump() for name, score in data.task.score(predictions).items()
             }
     write_text(run.scores, dump_json(scores))
-    write_text(run.environment, dump_json(_environment(recipe, data, run, key)))
+    write_text(
+        run.environment, dump_json({**_environment(recipe, data, run, key), "models": costs})
+    )
     return scores
 
 
