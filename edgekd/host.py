@@ -173,7 +173,9 @@ def _temperature(root: Path) -> float | None:
 
 
 def _os_name(root: Path) -> str:
-    match = re.search(r'^PRETTY_NAME="?([^"\n]+)', _read(root, "etc/os-release") or "", re.MULTILINE)
+    match = re.search(
+        r'^PRETTY_NAME="?([^"\n]+)', _read(root, "etc/os-release") or "", re.MULTILINE
+    )
     return match.group(1) if match else f"{platform.system()} {platform.release()}".strip()
 
 

@@ -182,7 +182,7 @@ def _non_inferiority(task: Task, pair: _Pair, limits: GateSpec) -> Check:
     resamples = stats.RESAMPLES if metric.interval else SLOW_RESAMPLES
     sign = -1.0 if metric.direction == "higher" else 1.0  # so that a loss is positive
     point, low, high = (
-        sign * value
+        sign * value + 0.0  # no -0.0
         for value in stats.paired_difference(
             lambda probabilities, weights: metric.compute(probabilities, pair.targets, weights),
             pair.candidate,

@@ -94,8 +94,11 @@ def _make_bundle(job: _Job, materials: Materials, reason: str | None) -> Manifes
     key = _key(job, materials, sha256(weights))
     known = _unchanged(job.folder, key)
     if known is not None:
-        say(f"{job.folder}: up to date")
-        return accept(job.folder, known, reason)
+        wanted = [step.name for step in job.steps]
+        if set(wanted) <= set(known.artifacts):
+            say(f"{job.folder}: up to date")
+            return accept(job.folder, known, reason)
+        job = replace(job, steps=plan([*known.artifacts, *wanted]))  # nothing good gets lost
     with replace_folder(job.folder) as folder:
         manifest = _start(job, materials, folder, sha256(weights), key)
         evidence = _evidence(job, materials, folder)
@@ -198,10 +201,10 @@ def versions() -> dict[str, str]:
 
 
 def _key(job: _Job, materials: Materials, weights_sha256: str) -> str:
-    """Changes when anything changes that the bundle is made of."""
+    """Changes when anything changes that the bundle is made of (which artifacts apart)."""
     recipe = materials.recipe
     return recipe_load.digest([
-        __version__, weights_sha256, [step.name for step in job.steps], recipe.name,
+        __version__, weights_sha256, recipe.name,
         *(part.model_dump(mode="json", by_alias=True)
           for part in (recipe.export, recipe.task, recipe.data, recipe.models[job.model])),
         materials.source.fingerprint(),

@@ -54,7 +54,7 @@ class Runtime(ABC):
 
     suffixes: tuple[str, ...] = ()  # file endings it loads, e.g. (".onnx",)
 
-    def __init__(self, path: Path, options: RunOptions = RunOptions()) -> None:  # noqa: B008
+    def __init__(self, path: Path, options: RunOptions = RunOptions()) -> None:
         self.path = path
         self.options = options
         self.facts = Facts()

@@ -175,5 +175,3 @@ def _threads_now() -> int:
     import psutil
 
     return int(psutil.Process().num_threads())
-
-

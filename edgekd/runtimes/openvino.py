@@ -87,7 +87,8 @@ class OpenVino(Runtime):
             read_graph(self.path)
             return
         try:
-            start = self.path.open("rb").read(4096)
+            with self.path.open("rb") as file:
+                start = file.read(4096)
         except FileNotFoundError:
             raise BundleError(f"no such model file: {self.path}") from None
         except OSError as error:
@@ -130,7 +131,9 @@ class OpenVino(Runtime):
         """Read what runs from the compiled graph; the hint alone is only a wish."""
         facts, asked = self.facts, self.options.precision
         hint = _property(compiled, "INFERENCE_PRECISION_HINT")
-        rest = SHORT.get(hint.to_dtype().name if hasattr(hint, "to_dtype") else str(hint), str(hint))
+        rest = SHORT.get(
+            hint.to_dtype().name if hasattr(hint, "to_dtype") else str(hint), str(hint)
+        )
         counts = _arithmetic(compiled)
         facts.precision = counts.most_common(1)[0][0] if counts else rest
         total, whole = counts.total(), counts["i8"]

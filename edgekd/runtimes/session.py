@@ -16,7 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd import log, plugins
-from edgekd.bundle import INPUT_NAME, OUTPUT_NAME, Artifact, Manifest, inside, is_bundle, open_bundle
+from edgekd.bundle import (
+    INPUT_NAME,
+    OUTPUT_NAME,
+    Artifact,
+    Manifest,
+    inside,
+    is_bundle,
+    open_bundle,
+)
 from edgekd.errors import BundleError, MissingOnHost, did_you_mean
 from edgekd.image import to_input
 from edgekd.recipe import InputSpec
@@ -221,7 +229,9 @@ def _session(target: Target, artifact: Artifact, name: str, runtime: Runtime) ->
     task = plugins.load("tasks", manifest.task, Task)(  # type: ignore[type-abstract]
         classes=manifest.classes, primary=manifest.primary
     )
-    return Session(target, artifact, name, runtime, (3, size, size), INPUT_NAME, manifest.input, task)
+    return Session(
+        target, artifact, name, runtime, (3, size, size), INPUT_NAME, manifest.input, task
+    )
 
 
 def image_input(path: Path, facts: Facts) -> tuple[str, tuple[int, int, int]]:

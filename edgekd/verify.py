@@ -1,0 +1,80 @@
+"""Is a bundle here what it was on the workstation: its files, its preprocessing, its outputs?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.bundle import INPUT_NAME, Artifact
+from edgekd.errors import BundleError, MissingOnHost
+from edgekd.export.gate import PARITY, PIXELS
+from edgekd.export.golden import FOLDER, Golden, compare, preprocess_all, read_golden
+from edgekd.image import Float32
+from edgekd.recommend import is_refused
+from edgekd.runtimes.session import Target, open_session, resolve, runtime_class
+
+OK, FAILED, SKIPPED = "ok", "failed", "skipped"
+
+
+def verify(target: Path) -> list[dict[str, Any]]:
+    """Check hashes, then the golden pictures in every artifact whose runtime is here.
+
+    One row per thing that was looked at, with `check` (files, preprocessing, artifact) and
+    `result` (ok, failed, skipped). An fp32 artifact fails if its logits are off by more than
+    1e-3 of the largest; an int8 one only if they are not finite, since its error was judged by
+    its gate: `relative` here can be held against `at_export`.
+
+    Raises BundleError at the first file that is not as it was exported.
+    """
+    found = resolve(target)
+    if found.manifest is None:
+        raise BundleError(f"{target} is a model file without a bundle: there is nothing to hold it "
+                          "against")  # fmt: skip
+    rows: list[dict[str, Any]] = [
+        {"check": "files", "count": len(found.manifest.files), "result": OK}
+    ]
+    if not (found.folder / FOLDER / "images.json").is_file():
+        reason = "the bundle has no golden pictures"
+        return [*rows, {"check": "preprocessing", "result": SKIPPED, "reason": reason}]
+    golden = read_golden(found.folder / FOLDER)
+    pixels = float(np.abs(preprocess_all(golden.pictures, found.manifest.input)
+                          - golden.inputs).max())  # fmt: skip
+    rows.append({"check": "preprocessing", "images": len(golden.pictures), "max_diff": pixels,
+                 "limit": PIXELS, "result": OK if pixels <= PIXELS else FAILED})  # fmt: skip
+    return rows + [_artifact(found, artifact, golden) for artifact in found.artifacts.values()]
+
+
+def _artifact(target: Target, artifact: Artifact, golden: Golden) -> dict[str, Any]:
+    assert target.manifest is not None
+    row: dict[str, Any] = {"check": "artifact", "artifact": artifact.name,
+                           "runtime": artifact.runtime}  # fmt: skip
+    if is_refused(artifact):
+        return {**row, "result": SKIPPED, "reason": "refused by its gate"}
+    probe = runtime_class(artifact.runtime).probe()
+    if not probe.available:
+        return {**row, "result": SKIPPED, "reason": probe.reason}
+    try:
+        with open_session(target, artifact=artifact.name) as session:
+
+            def model(inputs: Float32) -> Float32:
+                step = max(1, session.facts.inputs[INPUT_NAME][0])
+                parts = [session.run({INPUT_NAME: inputs[start : start + step]})["logits"]
+                         for start in range(0, len(inputs), step)]  # fmt: skip
+                return np.concatenate(parts).astype(np.float32)
+
+            result = compare(golden, target.manifest.input, model)
+            ran = session.facts.precision
+    except MissingOnHost as error:
+        return {**row, "result": SKIPPED, "reason": error.message}
+    is_exact = artifact.precision == "fp32"
+    is_close = result.relative <= PARITY and result.flips == 0
+    good = result.is_finite and (is_close or not is_exact)
+    checks = artifact.gate.checks if artifact.gate else []
+    at_export = next((check.value for check in checks if check.name == "parity"), None)
+    return {
+        **row, "ran_in": ran, "images": result.images, "max_diff": result.logits,
+        "relative": result.relative, "at_export": at_export, "flips": result.flips,
+        "result": OK if good else FAILED,
+    }  # fmt: skip

@@ -1,0 +1,122 @@
+"""HAM10000 on disk: the layout of Kaggle and Dataverse, and what may be wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgekd.data.ham10000 import HAM10000
+from edgekd.errors import DataError
+
+HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization"
+ROWS = [
+    "HAM_0000118,ISIC_0027419,bkl,histo,80.0,male,scalp",
+    "HAM_0000118,ISIC_0025030,bkl,histo,80.0,male,scalp",
+    "HAM_0002730,ISIC_0026769,nv,histo,,unknown,scalp",
+    "HAM_0001466,ISIC_0031633,mel,histo,75.0,male,ear",
+]
+
+
+def make(root: Path, rows: list[str] = ROWS, header: str = HEADER, both: bool = True) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "HAM10000_metadata.csv").write_text("\n".join([header, *rows]) + "\n")
+    parts = ("HAM10000_images_part_1", "HAM10000_images_part_2") if both else ("HAM10000_images",)
+    for number, row in enumerate(rows):
+        folder = root / parts[number % len(parts)]
+        folder.mkdir(exist_ok=True)
+        picture = np.full((15, 20, 3), 40 * number, dtype=np.uint8)
+        Image.fromarray(picture).save(folder / f"{row.split(',')[1]}.jpg")
+    return root
+
+
+def test_it_reads_the_published_layout(tmp_path: Path) -> None:
+    source = HAM10000(root=make(tmp_path))
+    assert source.classes == ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+    assert source.ids() == ["ISIC_0027419", "ISIC_0025030", "ISIC_0026769", "ISIC_0031633"]
+    assert source.targets().tolist() == [2, 2, 5, 4]
+    assert source.groups()[0] == source.groups()[1] == "HAM_0000118"
+    assert source.parts() is None
+    assert source[3].image.shape == (15, 20, 3)
+    assert (source[3].target, source[3].group) == (4, "HAM_0001466")
+    assert source.files()[0].name == "ISIC_0027419.jpg"
+
+
+def test_unknown_age_and_sex_stay_as_published(tmp_path: Path) -> None:
+    facts = HAM10000(root=make(tmp_path)).attributes()
+    assert facts["age"] == ["80.0", "80.0", "", "75.0"]
+    assert facts["sex"][2] == "unknown"
+    assert facts["localization"][3] == "ear"
+
+
+def test_one_image_folder_and_lower_case_names_do_too(tmp_path: Path) -> None:
+    one = HAM10000(root=make(tmp_path / "one", both=False))
+    assert one[0].id == "ISIC_0027419"
+    lower = make(tmp_path / "lower")
+    for path in list(lower.iterdir()):
+        path.rename(lower / path.name.lower())
+    assert HAM10000(root=lower)[0].id == "ISIC_0027419"
+
+
+def test_masks_with_a_palette_become_0_and_255(tmp_path: Path) -> None:
+    root = make(tmp_path)
+    folder = root / "HAM10000_segmentations_lesion_tschandl"
+    folder.mkdir()
+    mask = Image.fromarray(np.eye(4, dtype=np.uint8)).convert("P")
+    mask.putpalette([0, 0, 0, 255, 255, 255])
+    mask.save(folder / "ISIC_0027419_segmentation.png")
+    source = HAM10000(root=root)
+    np.testing.assert_array_equal(source.mask(0), np.eye(4, dtype=np.uint8) * 255)
+    with pytest.raises(DataError, match=r"ISIC_0025030_segmentation\.png: no such mask"):
+        source.mask(1)
+
+
+def test_a_mask_without_the_masks_folder_says_what_to_download(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no folder HAM10000_segmentations") as caught:
+        HAM10000(root=make(tmp_path)).mask(0)
+    assert "ham10000-lesion-segmentations" in (caught.value.hint or "")
+
+
+def test_missing_images_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
+    root = make(tmp_path)
+    for path in root.glob("HAM10000_images_part_2/*"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"2 of 4 images .* first is ISIC_0025030\.jpg"):
+        HAM10000(root=root)
+
+
+def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
+    root = make(tmp_path)
+    source = HAM10000(root=root)
+    source.files()[1].write_bytes(b"\xff\xd8 not a picture")
+    with pytest.raises(DataError, match=r"ISIC_0025030.jpg: cannot be read as an image"):
+        source[1]
+
+
+def test_an_image_listed_twice_names_both_rows(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="ISIC_0027419 is in row 2 and again in row 6"):
+        HAM10000(root=make(tmp_path, [*ROWS, ROWS[0]]))
+
+
+def test_a_diagnosis_that_does_not_exist_names_its_row(tmp_path: Path) -> None:
+    rows = [*ROWS[:2], "HAM_1,ISIC_1,wart,histo,80.0,male,scalp"]
+    with pytest.raises(DataError, match="row 4: dx is 'wart', expected one of akiec"):
+        HAM10000(root=make(tmp_path, rows))
+
+
+def test_another_header_is_refused(tmp_path: Path) -> None:
+    header = HEADER.replace("lesion_id", "lesion").replace("dx,", "diagnosis,", 1)
+    with pytest.raises(DataError, match="no column lesion_id, dx; found lesion,"):
+        HAM10000(root=make(tmp_path, header=header))
+
+
+def test_wrong_folders_say_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        HAM10000(root=tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"no HAM10000_metadata.csv"):
+        HAM10000(root=tmp_path)
+    (tmp_path / "HAM10000_metadata.csv").write_text(HEADER + "\n" + ROWS[0] + "\n")
+    with pytest.raises(DataError, match="neither HAM10000_images_part_1"):
+        HAM10000(root=tmp_path)
