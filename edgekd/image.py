@@ -83,7 +83,8 @@ def to_square(image: UInt8, spec: InputSpec) -> UInt8:
 
 def to_input(images: UInt8) -> Float32:
     """uint8 (..., H, W, 3) to float32 (..., 3, H, W) in [0, 1]."""
-    return np.ascontiguousarray(np.moveaxis(images, -1, -3), dtype=np.float32) / np.float32(255.0)
+    planes: Float32 = np.ascontiguousarray(np.moveaxis(images, -1, -3), dtype=np.float32)
+    return np.asarray(planes / np.float32(255.0))
 
 
 def preprocess(image: UInt8, spec: InputSpec) -> Float32:

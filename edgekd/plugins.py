@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from types import GenericAlias, ModuleType
 from typing import Any, TypeVar
 
 from edgekd.errors import EdgekdError, MissingOnHost, RecipeError, did_you_mean
@@ -73,10 +73,10 @@ def import_file(path: Path) -> ModuleType:
     return _import_file(path)
 
 
-def check_arguments(cls: type[Any], arguments: dict[str, Any], where: str) -> None:
-    """Hold `arguments` against the keyword arguments (names and types) of a plug-in's constructor.
+def check_arguments(cls: type[Any], arguments: dict[str, Any], where: str) -> dict[str, Any]:
+    """Hold `arguments` against the keyword arguments of a plug-in's constructor.
 
-    Raises RecipeError that names the key, before anything expensive has started.
+    Returns them in the annotated types (a list of numbers for `tuple[float, ...]`). Raises RecipeError that names the key, before anything expensive has started.
     """
     import pydantic
 
@@ -92,16 +92,19 @@ def check_arguments(cls: type[Any], arguments: dict[str, Any], where: str) -> No
                 hint=did_you_mean(key, parameters),
             )
     hints = inspect.get_annotations(cls.__init__, eval_str=True)
+    checked: dict[str, Any] = {}
     for key, parameter in parameters.items():
         if key not in arguments:
             if parameter.default is inspect.Parameter.empty:
                 raise RecipeError(f"{where}.{key}: '{cls.__name__}' needs this parameter")
             continue
         try:
-            pydantic.TypeAdapter(hints.get(key, Any)).validate_python(arguments[key])
+            adapter = pydantic.TypeAdapter(hints.get(key, Any))
+            checked[key] = adapter.validate_python(arguments[key])
         except pydantic.ValidationError as error:
             problem = error.errors()[0]["msg"]
             raise RecipeError(f"{where}.{key}: {problem}, got {arguments[key]!r}") from None
+    return checked
 
 
 def _import(module: str, kind: str) -> ModuleType:
@@ -157,6 +160,7 @@ def _class_in(module: ModuleType, base: type[T], name: str) -> type[T]:
         value
         for value in vars(module).values()
         if inspect.isclass(value)
+        and not isinstance(value, GenericAlias)  # on Python 3.10 `dict[str, X]` counts as a class
         and issubclass(value, base)
         and value.__module__ == module.__name__
         and not value.__name__.startswith("_")

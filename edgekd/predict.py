@@ -86,7 +86,8 @@ def _predict(
 def _classify(
     session: Session, files: list[Path], batch: int, is_single: bool
 ) -> Iterator[Prediction]:
-    assert session.task is not None and session.input is not None
+    assert session.task is not None  # only bundles come here
+    assert session.input is not None
     squares: list[UInt8] = []
     broken: dict[Path, str] = {}
     for path in files:

@@ -21,18 +21,18 @@ def write_classifier(path: Path, size: int = 16, classes: int = 3, *, seed: int 
 
 
 def write_int8_classifier(
-    path: Path, size: int = 16, classes: int = 3, *, seed: int = 0, outputs: bool = True
+    path: Path, size: int = 16, classes: int = 3, *, seed: int = 0, unsigned: bool = False
 ) -> Path:
-    """The same network with signed, symmetric Q/DQ around its convolution and its linear layer.
+    """The same network with symmetric Q/DQ around its convolution and its linear layer.
 
-    Without `outputs` only what goes into a layer is quantized, not what comes out of it: legal,
-    but ONNX Runtime then computes in float.
+    Signed as edgekd exports it, or `unsigned` after the ReLU: TensorRT refuses that, and it is
+    the only form in which ONNX Runtime runs a convolution before a ReLU in int8.
     """
-    return _write(path, size, classes, seed, is_quantized=True, outputs=outputs)
+    return _write(path, size, classes, seed, is_quantized=True, unsigned=unsigned)
 
 
 def _write(
-    path: Path, size: int, classes: int, seed: int, *, is_quantized: bool, outputs: bool = True
+    path: Path, size: int, classes: int, seed: int, *, is_quantized: bool, unsigned: bool = False
 ) -> Path:
     random = np.random.default_rng(seed)
     conv = random.normal(0, 0.5, (CHANNELS, 3, 3, 3)).astype(np.float32)
@@ -40,12 +40,12 @@ def _write(
     weights = [numpy_helper.from_array(random.normal(0, 0.1, classes).astype(np.float32), "bias")]
     nodes = []
 
-    def quantized(name: str, scale: float) -> str:
+    def quantized(name: str, scale: float, kind: type[np.generic] = np.int8) -> str:
         """Append Q/DQ after the activation `name`."""
         if not is_quantized:
             return name
         weights.append(numpy_helper.from_array(np.float32(scale), f"{name}_scale"))
-        weights.append(numpy_helper.from_array(np.int8(0), f"{name}_zero"))
+        weights.append(numpy_helper.from_array(kind(0), f"{name}_zero"))
         parameters = [f"{name}_scale", f"{name}_zero"]
         nodes.append(helper.make_node("QuantizeLinear", [name, *parameters], [f"{name}_q"]))
         nodes.append(
@@ -72,7 +72,7 @@ def _write(
     nodes.append(helper.make_node("Conv", [image, weight("conv", conv)], ["feature"],
                                   kernel_shape=[3, 3], pads=[1, 1, 1, 1]))  # fmt: skip
     nodes.append(helper.make_node("Relu", ["feature"], ["active"]))
-    active = quantized("active", 6 / 127) if outputs else "active"
+    active = quantized("active", 6 / 127, np.uint8 if unsigned else np.int8)
     nodes.append(helper.make_node("GlobalAveragePool", [active], ["pooled"]))
     nodes.append(helper.make_node("Flatten", ["pooled"], ["flat"]))
     flat = quantized("flat", 4 / 127)

@@ -38,7 +38,7 @@ class TestImages:
         return len(self.indices)
 
     def chunks(self) -> Iterator[npt.NDArray[np.uint8]]:
-        """Cropped images uint8 (<=256, S, S, 3) in order. Raises DataError for an unreadable one."""
+        """Cropped images uint8 (256 or fewer, S, S, 3). Raises DataError for an unreadable one."""
         from edgekd.data.read import read_squares
 
         may_keep = len(self) * self.input.size**2 * 3 <= MOST_KEPT_BYTES
@@ -96,9 +96,7 @@ def score(
     `progress` is called with the number of images done since its last call.
     """
     if session.task is None:
-        raise BundleError(
-            f"{session.artifact.file} is not in a bundle: it can be timed, not scored"
-        )
+        raise BundleError(f"{session.artifact.file} is in no bundle: it can be timed, not scored")
     parts = [logits_of(session, chunk, batch, progress) for chunk in images.chunks()]
     if not parts:
         raise DataError("there are no test images to score")

@@ -9,8 +9,9 @@ from edgekd.bench.timing import Timing
 from edgekd.host import throttled, usable_cores
 from edgekd.results import Measurement
 
-MOST_VARIATION = 0.15
-MOST_FIRST = 3.0
+MOST_SPREAD = 1.25  # 95th percentile by median; a quiet machine stays below 1.1
+MOST_FIRST = 3.0  # first run by median
+LEAST_FIRST_MS = 5.0  # nobody waits for less
 MOST_OTHERS = 0.1  # of the usable cores
 
 
@@ -45,10 +46,12 @@ class Neighbours:
 def notes(timing: Timing, neighbours: Neighbours) -> list[str]:
     """One line for each thing that a reader of the latency should know."""
     found = []
-    if timing.variation > MOST_VARIATION:
-        found.append(f"unsteady: the standard deviation is {timing.variation:.0%} of the mean")
-    ratio = timing.first_ms / max(timing.latency.p50, 1e-9)
-    if ratio > MOST_FIRST:
+    median = max(timing.latency.p50, 1e-9)
+    if timing.latency.p95 / median > MOST_SPREAD:
+        found.append(f"unsteady: the slowest 5 % took over {timing.latency.p95 / median:.1f} times "
+                     "the median")  # fmt: skip
+    ratio = timing.first_ms / median
+    if ratio > MOST_FIRST and timing.first_ms - median > LEAST_FIRST_MS:
         found.append(f"the first run took {ratio:.1f} times the median: warm up before serving")
     cores = usable_cores() or 1
     if neighbours.others is not None and neighbours.others > MOST_OTHERS * cores:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def measure_phases(
         session.task.decide(session.task.activate(logits))
         marks.append(clock())
         if number >= WARMUP:
-            steps = [end - begin for begin, end in zip(marks, marks[1:], strict=False)]
+            steps = [end - begin for begin, end in pairwise(marks)]
             spent.append([step / 1e6 / batch for step in (*steps, marks[-1] - marks[0])])
     columns = np.array(spent).T
     return {name: describe(column) for name, column in zip(NAMES, columns, strict=True)}

@@ -48,8 +48,10 @@ def table(rows: list[Measurement], target: Path) -> Group:
         if is_refused(artifact) and artifact.name not in measured:
             blanks = [DASH] * (len(grid.columns) - 2)
             grid.add_row(artifact.name, *blanks, "refused")
-    # the same note on several rows (another batch size, say) is printed once
-    lines = dict.fromkeys(f"{row.artifact}: {note}" for row in rows for note in row.notes)
+    # notes on further batch sizes repeat those on the first; all are in the file
+    first = {row.artifact: row for row in reversed(rows)}
+    lines = [f"{row.artifact}: {note}" for row in rows if first[row.artifact] is row
+             for note in row.notes]  # fmt: skip
     closing = [Text(f"Deploy on this host: {_deploy(rows, found)}")] if found.manifest else []
     return Group(grid, *(Text(line) for line in lines), *closing)
 

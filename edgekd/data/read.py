@@ -45,8 +45,7 @@ def open_source(spec: DataSpec, plugin_folders: Sequence[Path] = ()) -> DataSour
         raise DataError(
             f"data.root: '{spec.name}' needs the folder of its files", hint="data.root=FOLDER"
         )
-    plugins.check_arguments(cls, arguments, "data.params")
-    return cls(**arguments)
+    return cls(**plugins.check_arguments(cls, arguments, "data.params"))
 
 
 class ImageStore:

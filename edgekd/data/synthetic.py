@@ -20,14 +20,15 @@ VERSION = 1  # raise it when a change draws other pictures: it is in the fingerp
 SHARES = (0.45, 0.27, 0.18, 0.10)
 MOST_IMAGES_PER_PATIENT = 4
 LOYALTY = 0.5  # how often an image has its patient's own grade instead of any
-PARTS = ("train", "train", "test", "train", "val", "train", "train", "test", "train", "train")
+DECK = 100  # patients are dealt out in rounds of this many
 
 
 class Synthetic(DataSource):
     """Drawn lesions; the same arguments give the same pixels on every machine.
 
-    The official split (`split: official`) is 70-10-20 by patient. `label_noise` moves that part
-    of the train and val labels to a neighbouring grade; test labels are always clean.
+    The official split (`split: official`) gives the parts `val` and `test` of the patients away
+    and trains on the others. `label_noise` moves that part of the train and val labels to a
+    neighbouring grade; test labels are always clean.
 
     Raises RecipeError for arguments out of range.
     """
@@ -43,6 +44,8 @@ class Synthetic(DataSource):
         noise: float = 0.04,
         cue_noise: float = 0.05,
         label_noise: float = 0.06,
+        val: float = 0.1,
+        test: float = 0.2,
     ) -> None:
         for name, value, low, high in (
             ("images", images, 20, 1_000_000),
@@ -51,6 +54,8 @@ class Synthetic(DataSource):
             ("noise", noise, 0, 0.5),
             ("cue_noise", cue_noise, 0, 1),
             ("label_noise", label_noise, 0, 1),
+            ("val", val, 0.01, 0.49),
+            ("test", test, 0.01, 0.49),
         ):
             if not low <= value <= high:
                 raise RecipeError(f"data.params.{name}: {value} is not in [{low}, {high}]")
@@ -65,7 +70,7 @@ class Synthetic(DataSource):
         loyal = random.uniform(size=images) < LOYALTY
         self._grades: npt.NDArray[np.int64] = np.where(loyal, own, _grades(random, images))
         self._within = random.uniform(0.2, 0.8, images)  # of the grade's own range of severity
-        self._parts = _parts(random, self._patients, own)
+        self._parts = _parts(random, self._patients, own, val, test)
         self._targets: npt.NDArray[np.int64] = self._grades.copy()
         noisy = (random.uniform(size=images) < label_noise) & (self._parts != "test")
         step = np.where(random.uniform(size=images) < 0.5, 1, -1)
@@ -105,7 +110,7 @@ class Synthetic(DataSource):
         return [f"patient-{number:05d}" for number in self._patients]
 
     def parts(self) -> Sequence[str]:
-        """The official split: 70-10-20 by patient."""
+        """The official split, by patient."""
         return [str(part) for part in self._parts]
 
     def fingerprint(self) -> str:
@@ -135,11 +140,18 @@ def _grades(random: np.random.Generator, count: int) -> npt.NDArray[np.int64]:
 
 
 def _parts(
-    random: np.random.Generator, patients: npt.NDArray[np.int64], grades: npt.NDArray[np.int64]
+    random: np.random.Generator,
+    patients: npt.NDArray[np.int64],
+    grades: npt.NDArray[np.int64],
+    val: float,
+    test: float,
 ) -> npt.NDArray[np.str_]:
     """Deal whole patients out, ordered by their grade, so that every part gets every grade."""
     unique, first = np.unique(patients, return_index=True)
     order = np.lexsort((random.permutation(len(unique)), grades[first]))
     dealt = np.empty(len(unique), dtype="<U5")
-    dealt[order] = np.resize(np.array(PARTS), len(unique))
+    # every round gives each part its share, spread evenly over the round
+    place = (np.arange(DECK) * 0.6180339887498949) % 1.0
+    deck = np.where(place < test, "test", np.where(place < test + val, "val", "train"))
+    dealt[order] = np.resize(deck, len(unique))
     return dealt[np.searchsorted(unique, patients)]

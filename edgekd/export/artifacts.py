@@ -57,8 +57,11 @@ def make_artifact(step: Step, folder: Path, calibration: Callable[[], UInt8]) ->
             notes = module.convert(folder / made_from, paths[0], squares)
         problems = check_qdq(paths[0])
         if problems:
-            raise BundleError(f"{paths[0].name} is not legal for every runtime: {problems[0]}",
-                              hint=f"edgekd lint {paths[0]}")  # fmt: skip
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise BundleError(
+                f"{paths[0].name} is not legal for every runtime: {problems[0]}{more}",
+                hint=f"leave {step.name} out of export.make, and report this network",
+            )
     names = [path.relative_to(folder).as_posix() for path in paths]
     return Artifact(name=step.name, file=names[0], files=names, runtime=runtime,
                     precision=step.precision, made_from=step.made_from, notes=notes)  # fmt: skip

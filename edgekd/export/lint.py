@@ -1,7 +1,7 @@
 """Is this ONNX file legal for ONNX Runtime, OpenVINO and TensorRT alike?
 
-The rules are those of TensorRT's Q/DQ parser, the strictest of the three (field-notes.md section
-5, from NvInfer.h and the parser's documentation), and the bundle's own promises about the input
+The rules are those of TensorRT's Q/DQ parser, the strictest of the three (as
+documented in NvInfer.h and for the ONNX parser), and the bundle's own promises about the input
 and the file. A float model has no quantizers, so only the latter concern it.
 """
 

@@ -1,7 +1,7 @@
 """ONNX fp32 to ONNX int8 by NNCF's post-training quantization: one Q/DQ file for all runtimes.
 
 Signed symmetric int8, zero points 0, activations per tensor, weights per channel: the form that
-ONNX Runtime, OpenVINO and TensorRT all read (field-notes.md sections 5 and 6).
+ONNX Runtime, OpenVINO and TensorRT all read.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _quantize(model: Any, squares: UInt8) -> Any:
             nncf.Dataset(range(len(squares)), lambda i: {name: to_input(squares[i][None])}),
             subset_size=len(squares),
             preset=nncf.QuantizationPreset.PERFORMANCE,  # symmetric: no zero points
-            fast_bias_correction=True,  # the slow one fails on ResNet (lab-notes.md section 2)
+            fast_bias_correction=True,  # the slow one fails on ResNet
             ignored_scope=nncf.IgnoredScope(names=_normalization(model), validate=False),
             advanced_parameters=AdvancedQuantizationParameters(
                 # FIRST_LAYER would halve the first layer's range for CPUs without VNNI

@@ -87,7 +87,7 @@ class Loss(nn.Module):
 
 
 def mean_logits(teachers: Sequence[Outputs]) -> Tensor:
-    """Average the logits of several experts (UMKD's reading for KD and DKD, methods.md A1.5)."""
+    """Average the logits of several experts (as UMKD's code does for DKD, arXiv 2505.00592)."""
     if len(teachers) == 1:
         return teachers[0].logits
     return torch.stack([teacher.logits for teacher in teachers]).mean(dim=0)

@@ -11,7 +11,7 @@ from edgekd.losses.base import SINGLE_LABEL, Batch, Clock, Loss, Outputs, mean_l
 
 
 def kd_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """`tau^2 mean_b KL(softmax(z_T / tau) || softmax(z_S / tau))` (methods.md 0.1).
+    """`tau^2 mean_b KL(softmax(z_T / tau) || softmax(z_S / tau))`.
 
     Logits (B, C). The mean is over the batch only: `reduction="mean"` would divide by C too.
     """

@@ -53,9 +53,11 @@ class OnnxGraph:
 def read_graph(path: Path) -> OnnxGraph:
     """Read one ONNX file. Raises BundleError if it is missing, truncated or not ONNX."""
     try:
-        with path.open("rb") as file:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                graph = _graph(data)
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            return _graph(data)
     except FileNotFoundError:
         raise BundleError(f"no such model file: {path}") from None
     except OSError as error:
@@ -63,7 +65,6 @@ def read_graph(path: Path) -> OnnxGraph:
     except (ValueError, IndexError):  # an empty file cannot be mapped: ValueError too
         raise BundleError(f"{path} is not an ONNX model, or it is truncated",
                           hint="copy or export the file again") from None  # fmt: skip
-    return graph
 
 
 def _graph(data: Bytes) -> OnnxGraph:

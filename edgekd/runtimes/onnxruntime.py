@@ -24,7 +24,7 @@ FLOAT_OPS = {"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "Fus
 
 
 class OnnxRuntime(Runtime):
-    """One session on one provider: `cpu` (default), `cuda`, `cuda:1`, `tensorrt`, `openvino`, ..."""
+    """One session on one provider: cpu (default), cuda, cuda:1, tensorrt, openvino, ..."""
 
     suffixes = (".onnx",)
 
@@ -117,7 +117,9 @@ class OnnxRuntime(Runtime):
             return
         whole = sum(graph.ops[name] for name in INT8_OPS)
         real = sum(graph.ops[name] for name in FLOAT_OPS)
-        self.facts.precision = "i8" if whole > real else "f16" if graph.is_half else "f32"
+        self.facts.precision = (
+            "i8" if whole and whole >= real else "f16" if graph.is_half else "f32"
+        )
         if whole + real and graph.is_quantized and real:
             self.facts.notes.append(
                 f"ONNX Runtime runs {whole} of {whole + real} convolutions and matrix products "
@@ -159,7 +161,7 @@ def _numpy_type(name: str) -> str:
     inner = name.removeprefix("tensor(").removesuffix(")")
     inner = {"float": "float32", "double": "float64", "string": "object"}.get(inner, inner)
     try:
-        return np.dtype(inner).name
+        return str(np.dtype(inner).name)
     except TypeError:  # a sequence, a map, bfloat16
         return inner
 

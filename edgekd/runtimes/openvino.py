@@ -131,9 +131,8 @@ class OpenVino(Runtime):
         """Read what runs from the compiled graph; the hint alone is only a wish."""
         facts, asked = self.facts, self.options.precision
         hint = _property(compiled, "INFERENCE_PRECISION_HINT")
-        rest = SHORT.get(
-            hint.to_dtype().name if hasattr(hint, "to_dtype") else str(hint), str(hint)
-        )
+        name = hint.get_type_name() if hasattr(hint, "get_type_name") else str(hint or "")
+        rest = SHORT.get(name, name)
         counts = _arithmetic(compiled)
         facts.precision = counts.most_common(1)[0][0] if counts else rest
         total, whole = counts.total(), counts["i8"]

@@ -153,7 +153,7 @@ def pick(target: Target, artifact: str | None, runtime: str | None) -> Artifact:
                              for a in known.values()) or "it has none"  # fmt: skip
         raise BundleError(f"{target.folder}: no artifact that may ship"
                           f"{f' runs in {runtime}' if runtime else ''}: {verdicts}",
-                          hint="name one with --artifact, or run `edgekd export` again")  # fmt: skip
+                          hint="name one with --artifact, or export again")  # fmt: skip
     for row in on_this_host(target.folder, target.manifest).ranking:
         best = next((one for one in able if one.name == row.artifact), None)
         if best is not None:
@@ -162,7 +162,8 @@ def pick(target: Target, artifact: str | None, runtime: str | None) -> Artifact:
     if not present:
         needed = sorted({one.runtime for one in able})
         raise MissingOnHost(f"{target.folder}: none of the runtimes it needs is here: "
-                            f"{', '.join(needed)}", hint=f"pip install 'edgekd[{needed[0]}]'")  # fmt: skip
+                            f"{', '.join(needed)}",
+                            hint=f"pip install 'edgekd[{needed[0]}]'")  # fmt: skip
     return present[0]
 
 

@@ -85,7 +85,7 @@ class Task(ABC):
         """All scores with bootstrap intervals over groups. Unlabelled images do not count."""
         labelled = predictions.targets >= 0
         targets = predictions.targets[labelled]
-        groups = np.asarray(predictions.groups)[labelled]
+        groups = [predictions.groups[i] for i in np.flatnonzero(labelled)]
         probabilities = self.activate(predictions.logits[labelled])
         weights = stats.group_weights(groups, resamples) if resamples and targets.size else None
         scores: Scores = {}
@@ -103,7 +103,7 @@ class Task(ABC):
                 high=_finite(high),
                 direction=metric.direction,
                 images=int(targets.size),
-                groups=len(set(groups.tolist())),
+                groups=len(set(groups)),
             )
         return scores
 
@@ -120,6 +120,6 @@ def softmax(logits: npt.NDArray[Any]) -> Floats:
 
 
 def most_confident(members: Sequence[Floats]) -> Floats:
-    """The most confident member wins per class (KDML, methods.md A2.4), renormalised."""
+    """The most confident member wins per class (KDML, arXiv 2212.02931), renormalised."""
     highest = np.max(np.stack(members), axis=0)
     return np.asarray(highest / highest.sum(axis=-1, keepdims=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from edgekd.tasks.base import Floats, Ints, Metric, Task, most_confident, softmax
@@ -27,7 +28,7 @@ class Grading(Task):
         return softmax(logits)
 
     def decide(self, probabilities: Floats) -> Ints:
-        return probabilities.argmax(axis=-1)
+        return np.asarray(probabilities.argmax(axis=-1), dtype=np.int64)
 
     def combine(self, members: Sequence[Floats]) -> Floats:
         return most_confident(members)

@@ -1,4 +1,4 @@
-"""The scores of single-label tasks (methods.md section E), for all bootstrap resamples at once.
+"""The scores of single-label tasks, for all bootstrap resamples at once.
 
 Every decision score follows from the confusion matrix n_ij (true i, predicted j). Library
 metrics take one weighting at a time, which would make 2,000 resamples cost minutes, so the

@@ -31,7 +31,7 @@ def build_terms(stage: StageSpec, where: str, folders: Sequence[Path], task: str
     for name, term in stage.losses.items():
         place = f"{where}.losses.{name}"
         cls = load("losses", term.loss or name, Loss, folders=folders)
-        check_arguments(cls, term.params, f"{place}.params")
+        params = check_arguments(cls, term.params, f"{place}.params")
         if task not in cls.tasks:
             raise RecipeError(f"{place}: loss '{term.loss or name}' is not for task '{task}'")
         if cls.needs_teacher and not term.from_:
@@ -39,7 +39,7 @@ def build_terms(stage: StageSpec, where: str, folders: Sequence[Path], task: str
         if not cls.needs_teacher and term.from_:
             raise RecipeError(f"{place}: this loss takes no teacher", hint="remove its `from:`")
         try:
-            terms[name] = cls(**term.params)
+            terms[name] = cls(**params)
         except ValueError as error:
             raise RecipeError(f"{place}.params: {error}") from None
     return terms

@@ -25,7 +25,7 @@ def cross_entropy(logits: np.ndarray, targets: list[int]) -> float:
 
 
 def kd(student: np.ndarray, teacher: np.ndarray, tau: float) -> float:
-    """methods.md 0.1: tau^2 mean_b KL(softmax(zT/tau) || softmax(zS/tau))"""
+    """Hinton et al., arXiv 1503.02531: tau^2 mean_b KL(softmax(zT/tau) || softmax(zS/tau))"""
     total = 0.0
     for s, t in zip(student, teacher, strict=True):
         total += kl(softmax(t / tau), softmax(s / tau))
@@ -40,7 +40,7 @@ def dkd(
     alpha: float,
     beta: float,
 ) -> float:
-    """methods.md B1.4 without warm-up: tau^2 mean_b(alpha TCKD + beta NCKD)"""
+    """Zhao et al., arXiv 2203.08679, Eq. 7, without warm-up: tau^2 mean_b(alpha TCKD + beta NCKD)"""
     total = 0.0
     for s, t, y in zip(student, teacher, targets, strict=True):
         ps, pt = softmax(s / tau), softmax(t / tau)

@@ -1,4 +1,4 @@
-"""DKD: the formula and the invariants of methods.md B1.4."""
+"""DKD: the formula and its invariants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KD: the formula and the invariants of methods.md B1.1."""
+"""KD: the formula and its invariants."""
 
 from __future__ import annotations
 

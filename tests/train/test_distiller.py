@@ -1,4 +1,4 @@
-"""The stage graph: what it guarantees for every term (methods.md 0.3 and 0.4)."""
+"""The stage graph: what it guarantees for every term."""
 
 from __future__ import annotations
 

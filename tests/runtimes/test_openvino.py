@@ -1,0 +1,69 @@
+"""What is special about OpenVINO: the precision it runs in, and what it must not do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekd.bundle import INPUT_NAME, OUTPUT_NAME
+from edgekd.errors import BundleError
+from edgekd.runtimes.base import RunOptions
+from edgekd.runtimes.onnxruntime import OnnxRuntime
+from edgekd.runtimes.openvino import OpenVino
+
+
+def test_fp32_means_f32(models: Path) -> None:
+    """On processors with bfloat16 OpenVINO's own choice would be that."""
+    images = np.random.default_rng(0).random((1, 3, 16, 16), dtype=np.float32)
+    with OpenVino(models / "fp32.xml", RunOptions(batch=1, precision="fp32")) as runtime:
+        assert runtime.facts.precision == "f32"
+        assert runtime.facts.notes == []
+        found = runtime.run({INPUT_NAME: images})[OUTPUT_NAME]
+    with OnnxRuntime(models / "fp32.onnx") as runtime:
+        expected = runtime.run({INPUT_NAME: images})[OUTPUT_NAME]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".xml", ".onnx"])
+def test_int8_is_read_from_what_was_compiled(models: Path, suffix: str) -> None:
+    with OpenVino(models / f"int8{suffix}", RunOptions(batch=1, precision="int8")) as runtime:
+        assert runtime.facts.precision == "i8"
+        assert "layers that are not int8 run in f32" in runtime.facts.notes
+
+
+def test_an_int8_artifact_that_runs_in_float_says_so(models: Path) -> None:
+    with OpenVino(models / "fp32.xml", RunOptions(batch=1, precision="int8")) as runtime:
+        assert runtime.facts.precision == "f32"
+        assert any("0 of 2" in note for note in runtime.facts.notes)
+
+
+def test_weights_that_are_missing_or_cut_are_one_line(models: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.xml"
+    model.write_bytes((models / "fp32.xml").read_bytes())
+    with pytest.raises(BundleError, match="model.xml: OpenVINO cannot load it"), OpenVino(model):
+        pass
+    model.with_suffix(".bin").write_bytes((models / "fp32.bin").read_bytes()[:40])
+    with pytest.raises(BundleError) as caught, OpenVino(model):
+        pass
+    assert "\n" not in caught.value.message
+
+
+def test_importing_openvino_sends_nothing() -> None:
+    """Its telemetry package cannot be imported; any attempt at a connection would end this."""
+    code = """
+import socket, sys
+def refuse(*args, **kwargs):
+    raise SystemExit("tried to reach the network")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+from edgekd.runtimes.openvino import OpenVino
+assert OpenVino.probe().available
+assert sys.modules["openvino_telemetry"] is None
+print("silent")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "silent\n"
+    assert done.stderr == ""
