@@ -14,9 +14,6 @@ from edgekd.results import Latency, Score
 PYTORCH = "PyTorch"  # the runtime of a model that was trained but not exported
 
 GateWord = Literal["reference", "passed", "accepted", "inconclusive", "refused", "not run"]
-# What may be deployed: a gate passed, a person accepted an inconclusive one, or the artifact is
-# the reference that the others are compared with.
-SHIPPABLE: frozenset[GateWord] = frozenset({"reference", "passed", "accepted"})
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from typing import Any
 
 from edgekd.bundle import Artifact, Manifest
 from edgekd.recipe import Recipe
+from edgekd.recommend import recommend
 from edgekd.report import gates, timing
-from edgekd.report.records import PYTORCH, SHIPPABLE, Deploy, HostTable, Row, Timing
+from edgekd.report.records import PYTORCH, Deploy, HostTable, Row, Timing
 from edgekd.report.sources import Sources
-from edgekd.report.words import NOT_MEASURED, significant
+from edgekd.report.words import NOT_MEASURED
 from edgekd.results import Score
 
 
@@ -46,7 +47,7 @@ def _host(
     # teachers first, then controls and other models, the student's artifacts last
     order = {"teacher": 0, "model": 1, "student": 2}
     rows.sort(key=lambda row: order.get(row.role, 1))
-    deploy = choose(rows, found.student)
+    deploy = _deploy(found, name)
     if deploy.artifact is not None:
         rows = [_mark(row, deploy) for row in rows]
     facts: dict[str, Any] = {}
@@ -157,34 +158,16 @@ def _fact(found: Sources, model: str, key: str) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def choose(rows: list[Row], student: Manifest | None) -> Deploy:
-    """The student's fastest artifact at batch 1 among those that may ship."""
-    own = [row for row in rows if student is not None and row.role == "student" and row.timing]
-    if not own:
+def _deploy(found: Sources, host: str | None) -> Deploy:
+    """What to deploy on a host, as the bench says it."""
+    measured = found.student_timed.get(host or "", [])
+    if found.student is None or not measured:
         return Deploy(None, f"Deploy on this host: {NOT_MEASURED}")
-    able = [row for row in own if row.gate in SHIPPABLE]
-    if not able:
-        return Deploy(None, "Deploy on this host: nothing: no measured artifact passed its gates")
-    best = min(able, key=_p50)
-    assert best.timing is not None
-    assert best.artifact is not None
-    tied = [
-        row.artifact
-        for row in able
-        if row is not best
-        and row.timing
-        and row.artifact
-        and row.artifact != best.artifact
-        and row.timing.p50_low <= best.timing.p50_high
-    ]
-    line = f"Deploy on this host: {best.artifact}: fastest that passed its gates"
-    if best.gate == "accepted":
-        line = (f"Deploy on this host: {best.artifact}: fastest that may ship "
-                "(its gate was inconclusive and accepted by hand)")  # fmt: skip
-    line += f" ({significant(best.timing.latency.p50)} ms median, {best.timing.setting})"
-    if tied:
-        line += f"; not told apart from {', '.join(dict.fromkeys(tied))}"
-    return Deploy(best.artifact, line, best.timing.latency.p50, list(dict.fromkeys(tied)))
+    advice = recommend(found.student, measured)
+    if advice.artifact is None:
+        return Deploy(None, f"Deploy on this host: nothing: {advice.why}")
+    line = f"Deploy on this host: {advice.artifact}: {advice.why}"
+    return Deploy(advice.artifact, line, advice.ranking[0].latency_ms.p50, advice.tied)
 
 
 def _p50(row: Row) -> float:

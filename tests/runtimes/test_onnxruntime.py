@@ -32,9 +32,9 @@ def test_int8_is_what_ran_and_not_what_the_file_asks_for(tmp_path: Path) -> None
 
 def test_a_fixed_batch_cannot_be_changed(tmp_path: Path) -> None:
     path = write_identity(tmp_path / "fixed.onnx", [4, 3, 8, 8])
-    with pytest.raises(BundleError, match="fixed batch of 4, asked was 1") as caught:
-        with OnnxRuntime(path, RunOptions(batch=1)):
-            pass
+    runtime = OnnxRuntime(path, RunOptions(batch=1))
+    with pytest.raises(BundleError, match="fixed batch of 4, asked was 1") as caught, runtime:
+        pass
     assert caught.value.hint == "--batch 4"
 
 
@@ -51,7 +51,8 @@ def test_the_graph_is_read_without_the_onnx_package(tmp_path: Path) -> None:
     path = write_int8_classifier(tmp_path / "model.onnx")
     code = ("import sys; sys.modules['onnx'] = None; from pathlib import Path; "
             "from edgekd.runtimes._onnx_graph import read_graph; "
-            f"graph = read_graph(Path({str(path)!r})); print(graph.ops['Conv'], graph.inputs)")  # fmt: skip
+            f"graph = read_graph(Path({str(path)!r})); "
+            "print(graph.ops['Conv'], graph.inputs)")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "1 {'input': ['N', 3, 16, 16]}\n"
 

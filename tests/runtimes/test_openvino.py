@@ -44,7 +44,7 @@ def test_an_int8_artifact_that_runs_in_float_says_so(models: Path) -> None:
 def test_weights_that_are_missing_or_cut_are_one_line(models: Path, tmp_path: Path) -> None:
     model = tmp_path / "model.xml"
     model.write_bytes((models / "fp32.xml").read_bytes())
-    with pytest.raises(BundleError, match="model.xml: OpenVINO cannot load it"), OpenVino(model):
+    with pytest.raises(BundleError, match=r"model\.xml: OpenVINO cannot load it"), OpenVino(model):
         pass
     model.with_suffix(".bin").write_bytes((models / "fp32.bin").read_bytes()[:40])
     with pytest.raises(BundleError) as caught, OpenVino(model):

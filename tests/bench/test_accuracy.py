@@ -1,0 +1,113 @@
+"""Scoring through the runtime, on a folder or on the bundle's own data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgekd.bench.accuracy import find_images, score
+from edgekd.bench.run import bench
+from edgekd.bundle import close_bundle, read_manifest
+from edgekd.errors import BundleError, DataError
+from edgekd.runtimes.session import open_session
+from tests.bench.test_run import QUICK
+from tests.tiny_bundle import write_bundle
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    write_bundle(tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def write_pictures(root: Path, classes: list[str], each: int = 4) -> Path:
+    random = np.random.default_rng(0)
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for number in range(each):
+            pixels = random.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+def recipe(bundle: Path, **data: object) -> None:
+    """Change the `data:` of the recipe in a bundle."""
+    manifest = read_manifest(bundle)
+    tree = {**manifest.recipe, "data": {**manifest.recipe["data"], **data}}
+    close_bundle(bundle, manifest.model_copy(update={"recipe": tree}))
+
+
+def test_the_test_part_of_the_bundles_own_data(bundle: Path) -> None:
+    with open_session(bundle) as session:
+        assert session.manifest is not None
+        images = find_images(None, session.manifest)
+        scores, predictions = score(session, images, batch=4)
+    parts = list(images.source.parts() or ())
+    assert 0 < len(images) == len(predictions.ids) == parts.count("test")
+    assert {"accuracy", "qwk"} <= set(scores)
+    assert scores["accuracy"].images == len(images)
+
+
+def test_a_folder_with_the_classes_is_taken_whole_in_the_bundles_order(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """`mild` comes before `none` in the alphabet, but is class 1 of the bundle."""
+    root = write_pictures(tmp_path / "pictures", ["mild", "none", "severe"])
+    images = find_images(root, read_manifest(bundle))
+    names = [images.source.ids()[index].split("/")[0] for index in images.indices]
+    expected = [["none", "mild", "moderate", "severe"].index(name) for name in names]
+    assert images.targets.tolist() == expected
+    assert sorted(set(expected)) == [0, 1, 3]
+
+
+def test_scores_come_with_the_measurement(bundle: Path, tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "pictures", ["none", "mild", "moderate", "severe"])
+    rows = bench(bundle, artifacts=["onnx-fp32"], data=root, batches=(1, 8), **QUICK)
+    assert [row.scores is not None for row in rows] == [True, True]
+    assert rows[0].scores is not None
+    assert rows[0].scores["accuracy"].images == 16
+
+
+def test_the_batch_does_not_change_the_scores(bundle: Path) -> None:
+    found = []
+    for batch in (1, 16):
+        with open_session(bundle, batch=batch) as session:
+            assert session.manifest is not None
+            found.append(score(session, find_images(None, session.manifest), batch)[0])
+    assert found[0]["nll"].value == pytest.approx(found[1]["nll"].value, rel=1e-5)
+
+
+def test_images_are_decoded_once_for_all_artifacts(bundle: Path) -> None:
+    images = find_images(None, read_manifest(bundle))
+    first = [chunk.copy() for chunk in images.chunks()]
+    images.indices = images.indices[:0]  # whatever is read now, was kept
+    images._kept, kept = images._kept, list(images._kept)
+    assert all(np.array_equal(a, b) for a, b in zip(first, kept, strict=True))
+
+
+def test_a_folder_that_is_not_there(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        find_images(tmp_path / "none", read_manifest(bundle))
+
+
+def test_a_bundle_never_names_code_to_run(bundle: Path) -> None:
+    recipe(bundle, name="os:path")
+    with pytest.raises(BundleError, match="not one of edgekd's own") as caught:
+        find_images(None, read_manifest(bundle))
+    assert caught.value.hint is not None
+    assert "--data FOLDER" in caught.value.hint
+
+
+def test_a_bundle_without_a_recipe_asks_for_a_folder(bundle: Path) -> None:
+    manifest = read_manifest(bundle).model_copy(update={"recipe": {}})
+    with pytest.raises(DataError, match="names no data set"):
+        find_images(None, manifest)
+
+
+def test_data_of_other_classes_is_refused(bundle: Path) -> None:
+    manifest = read_manifest(bundle).model_copy(update={"classes": ["a", "b", "c", "d"]})
+    with pytest.raises(DataError, match="the data has the classes none, mild"):
+        find_images(None, manifest)

@@ -1,0 +1,150 @@
+"""`bench` on a tiny bundle: what is measured, what is kept, what is passed over."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from edgekd.bench.phases import NAMES
+from edgekd.bench.run import bench
+from edgekd.bench.table import table
+from edgekd.errors import BundleError, MissingOnHost
+from edgekd.host import host_name
+from edgekd.results import Measurement, read_measurements
+from tests.tiny_bundle import gate, write_bundle
+from tests.tiny_onnx import write_classifier
+
+QUICK: dict[str, Any] = {
+    "warmup": 1,
+    "warmup_s": 0.0,
+    "repeats": 10,
+    "seconds": 0.0,
+    "memory": False,
+}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    write_bundle(tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def printed(rows: list[Measurement], target: Path) -> str:
+    console = Console(width=250, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(table(rows, target))
+    return capture.get()
+
+
+def test_every_artifact_at_every_batch_is_measured_and_kept(bundle: Path) -> None:
+    rows = bench(bundle, batches=(1, 2), **QUICK)
+    assert [(row.artifact, row.batch) for row in rows] == [
+        ("onnx-fp32", 1), ("onnx-fp32", 2), ("onnx-int8", 1), ("onnx-int8", 2),
+    ]  # fmt: skip
+    kept = bundle / "bench" / f"{host_name()}.jsonl"
+    assert list(read_measurements(kept)) == rows
+
+
+def test_a_second_bench_adds_to_the_first(bundle: Path) -> None:
+    for _ in range(2):
+        bench(bundle, artifacts=["onnx-fp32"], **QUICK)
+    assert len((bundle / "bench" / f"{host_name()}.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_row_says_what_ran_and_how(bundle: Path) -> None:
+    (row,) = bench(bundle, artifacts=["onnx-fp32"], batches=(2,), threads=1, **QUICK)
+    assert (row.model, row.role, row.file) == ("student", "student", "model.fp32.onnx")
+    assert (row.precision_asked, row.precision_ran) == ("fp32", "f32")
+    assert (row.device, row.threads, row.input_shape) == ("CPU", 1, [2, 3, 16, 16])
+    assert row.repeats == len(row.samples_ms) == 10
+    assert row.latency_p50_low <= row.latency_ms.p50 <= row.latency_p50_high
+    assert row.host["name"] == host_name()
+    assert row.runtime_version
+
+
+def test_the_phases_of_one_image_are_told_apart(bundle: Path) -> None:
+    (row,) = bench(bundle, artifacts=["onnx-fp32"], **QUICK)
+    assert tuple(row.phases_ms) == NAMES
+    parts = sum(row.phases_ms[name].mean for name in NAMES[:-1])
+    assert row.phases_ms["total"].mean == pytest.approx(parts)
+
+
+def test_measuring_leaves_the_bundle_intact(bundle: Path) -> None:
+    bench(bundle, artifacts=["onnx-fp32"], **QUICK)
+    bench(bundle, artifacts=["onnx-fp32"], **QUICK)  # verifies it again
+
+
+def test_what_was_refused_is_passed_over_unless_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bundle(tmp_path, int8=gate("refused"))
+    rows = bench(tmp_path, **QUICK)
+    assert [row.artifact for row in rows] == ["onnx-fp32"]
+    assert "onnx-int8: refused by its gate, not measured" in capsys.readouterr().err
+    assert "refused" in printed(rows, tmp_path)
+    (row,) = bench(tmp_path, artifacts=["onnx-int8"], **QUICK)
+    assert row.gate == "refused"
+    assert "do not deploy it" in capsys.readouterr().err
+
+
+def test_an_artifact_without_its_runtime_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgekd.runtimes.base import Probe
+    from edgekd.runtimes.onnxruntime import OnnxRuntime
+    from edgekd.runtimes.openvino import OpenVino
+
+    write_bundle(tmp_path, openvino=True)
+    absent = classmethod(lambda cls: Probe(False, reason="not installed"))
+    monkeypatch.setattr(OpenVino, "probe", absent)
+    assert {row.runtime for row in bench(tmp_path, **QUICK)} == {"onnxruntime"}
+    assert "openvino-fp32: not measured" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setattr(OnnxRuntime, "probe", absent)
+    with pytest.raises(MissingOnHost, match="nothing can be measured here"):
+        bench(tmp_path, **QUICK)
+
+
+def test_another_runtime_measures_what_it_can_read(tmp_path: Path) -> None:
+    write_bundle(tmp_path, openvino=True)
+    rows = bench(tmp_path, runtime="openvino", **QUICK)
+    assert sorted(row.artifact for row in rows) == ["onnx-fp32", "onnx-int8", "openvino-fp32"]
+    assert {row.runtime for row in rows} == {"openvino"}
+
+
+def test_an_unwritable_place_is_found_out_first(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        bench(bundle, out=tmp_path / "file" / "rows.jsonl", **QUICK)
+
+
+def test_a_foreign_model_is_timed_and_keeps_no_file(tmp_path: Path) -> None:
+    path = write_classifier(tmp_path / "theirs.onnx")
+    (row,) = bench(path, **QUICK)
+    assert (row.model, row.role, row.gate, row.phases_ms) == ("theirs", "model", None, {})
+    assert [entry.name for entry in tmp_path.iterdir()] == ["theirs.onnx"]
+    assert "Deploy" not in printed([row], path)
+
+
+def test_a_foreign_model_cannot_be_scored(tmp_path: Path) -> None:
+    path = write_classifier(tmp_path / "theirs.onnx")
+    with pytest.raises(BundleError, match="can be timed, not scored"):
+        bench(path, data=tmp_path, **QUICK)
+
+
+def test_peak_memory_is_that_of_a_process_of_its_own(bundle: Path) -> None:
+    settings = {**QUICK, "memory": True}
+    (row,) = bench(bundle, artifacts=["onnx-fp32"], **settings)
+    assert row.peak_memory_mb is not None
+    assert 10 < row.peak_memory_mb < 2000
+
+
+def test_the_table_ends_with_what_to_deploy(bundle: Path) -> None:
+    rows = bench(bundle, **QUICK)
+    lines = printed(rows, bundle).strip().splitlines()
+    assert lines[-1].startswith("Deploy on this host: onnx-")
+    assert json.loads(rows[0].model_dump_json())["artifact"] == "onnx-fp32"
