@@ -76,7 +76,8 @@ def import_file(path: Path) -> ModuleType:
 def check_arguments(cls: type[Any], arguments: dict[str, Any], where: str) -> dict[str, Any]:
     """Hold `arguments` against the keyword arguments of a plug-in's constructor.
 
-    Returns them in the annotated types (a list of numbers for `tuple[float, ...]`). Raises RecipeError that names the key, before anything expensive has started.
+    Returns them in the annotated types (a list of numbers for `tuple[float, ...]`). Raises
+    RecipeError that names the key, before anything expensive has started.
     """
     import pydantic
 

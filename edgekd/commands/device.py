@@ -18,7 +18,7 @@ from edgekd.commands.common import (
     open_recipe,
     print_json,
 )
-from edgekd.errors import EdgekdError
+from edgekd.errors import EdgekdError, GateFailed
 
 if TYPE_CHECKING:
     from edgekd.data.check import CheckReport
@@ -63,6 +63,9 @@ def verify(target: Annotated[Path, typer.Argument(metavar="BUNDLE")], json: Json
     else:
         for row in rows:
             typer.echo("  ".join(f"{key}={value}" for key, value in row.items()))
+    failed = [row.get("artifact", row["check"]) for row in rows if row["result"] == "failed"]
+    if failed:
+        raise GateFailed(f"{target}: {', '.join(failed)} does not give the golden results")
 
 
 def doctor(

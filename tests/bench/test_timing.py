@@ -82,9 +82,9 @@ def test_garbage_is_not_collected_meanwhile() -> None:
 def test_collection_is_on_again_after_an_error() -> None:
     def call() -> None:
         if not gc.isenabled():
-            raise ValueError
+            raise ValueError("broken")
 
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="broken"):
         measure(call, warmup_runs=1, warmup_s=0, repeats=3, seconds=0)
     assert gc.isenabled()
 

@@ -40,7 +40,7 @@ def dkd(
     alpha: float,
     beta: float,
 ) -> float:
-    """Zhao et al., arXiv 2203.08679, Eq. 7, without warm-up: tau^2 mean_b(alpha TCKD + beta NCKD)"""
+    """Zhao et al., arXiv 2203.08679: tau^2 mean_b(alpha TCKD + beta NCKD), no warm-up"""
     total = 0.0
     for s, t, y in zip(student, teacher, targets, strict=True):
         ps, pt = softmax(s / tau), softmax(t / tau)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,15 @@ import yaml
 from edgekd.cli import main
 from edgekd.rundir import RunDir, sha256
 from tests import tiny
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_trial_export() -> Iterator[None]:
+    """Leave the ONNX part of the dry run out here: it takes most of a tiny run's time, and
+    `tests/test_cli.py` tries it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgekd.doctor._try_export", lambda *_: None)
+        yield
 
 
 def distill(path: Path, out: Path, *overrides: str) -> int:
@@ -48,6 +58,8 @@ def step(self, pixels, targets, epoch, step, steps):
     return original(self, pixels, targets, epoch, step, steps)
 
 loop._Run.step = step
+import edgekd.doctor
+edgekd.doctor._try_export = lambda *_: None
 from edgekd.cli import main
 sys.exit(main(sys.argv[4:]))
 """
