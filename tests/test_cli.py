@@ -55,7 +55,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["report", "nowhere"], 2, "nowhere"),
         (["export", "nowhere"], 2, "nowhere"),
         (["verify", "nowhere"], 2, "nowhere"),
-        (["predict", "nowhere", "x.png"], 2, "nowhere"),
+        (["predict", "nowhere", "x.png"], 2, "x.png"),
         (["bench", "nowhere", "--batch", "one"], 2, "--batch one"),
         (["doctor", "lossses"], 2, "lossses"),
         (["recipes", "show", "quickstrat"], 2, "quickstart"),

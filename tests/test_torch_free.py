@@ -105,3 +105,46 @@ print(json.dumps({{"images": scores["accuracy"].images, "pictures": len(rows),
     assert found["pictures"] == 8
     assert found["verified"] == ["ok"] * 5
     assert "edgekd" in found["packages"]
+
+
+def edgekd(device: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgekd", *arguments],
+        env=device,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_commands_of_the_device_run_from_end_to_end(
+    bundle: Path, device: dict[str, str], tmp_path: Path
+) -> None:
+    quick = ["--warmup", "1", "--repeats", "10", "--seconds", "0", "--json"]
+    done = edgekd(device, "bench", str(bundle), *quick)
+    assert done.returncode == 0, done.stderr
+    assert {row["artifact"] for row in json.loads(done.stdout)} >= {"onnx-fp32", "onnx-int8"}
+    pictures = str(bundle / "golden")
+    for command in (
+        ["predict", str(bundle), pictures, "--json"],
+        ["verify", str(bundle), "--json"],
+        ["report", str(bundle), "--out", str(tmp_path / "report"), "--json"],
+        ["doctor", "--json"],
+        ["doctor", "runtimes", "--json"],
+        ["recipes", "list", "--json"],
+    ):
+        done = edgekd(device, *command)
+        assert done.returncode == 0, (command, done.stderr)
+        assert json.loads(done.stdout), command
+    assert (tmp_path / "report" / "index.html").is_file()
+
+
+@pytest.mark.parametrize("command", [["distill", "quickstart"], ["doctor", "quickstart"]])
+def test_what_needs_torch_says_so_with_exit_code_4(
+    device: dict[str, str], command: list[str], tmp_path: Path
+) -> None:
+    done = edgekd(device, *command)
+    assert done.returncode == 4
+    assert "needs the package" in done.stderr
+    assert "pip install 'edgekd[train]'" in done.stderr
+    assert "Traceback" not in done.stderr
