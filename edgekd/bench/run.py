@@ -22,7 +22,7 @@ from edgekd.bundle import Artifact, inside
 from edgekd.errors import BundleError, MissingOnHost
 from edgekd.host import host_facts, host_name
 from edgekd.recommend import Recommendation, is_refused, recommend
-from edgekd.results import Measurement, Scores, append_jsonl
+from edgekd.results import Measurement, Scores, append_jsonl, read_measurements
 from edgekd.rundir import sha256
 from edgekd.runtimes.base import RunOptions
 from edgekd.runtimes.session import (
@@ -112,6 +112,21 @@ def bench(
                 rows.append(row)
                 bar.advance(work)
     return rows
+
+
+def is_measured(folder: Path, batches: Sequence[int]) -> bool:
+    """Has every artifact of a bundle that can run here been measured here, as it is now?"""
+    found = resolve(folder)
+    path = found.folder / "bench" / f"{host_name()}.jsonl"
+    if found.manifest is None or not path.is_file():
+        return False
+    files = found.manifest.files
+    done = {(row.artifact, row.runtime, row.batch, row.sha256) for row in read_measurements(path)}
+    return all(
+        (artifact.name, artifact.runtime, batch, files[artifact.file].sha256) in done
+        for artifact in _jobs(found, None, None)
+        for batch in batches
+    )
 
 
 def _jobs(target: Target, named: Sequence[str] | None, runtime: str | None) -> list[Artifact]:

@@ -150,6 +150,8 @@ def run(
 ) -> None:
     """distill, export, bench and report in a row, skipping what is already done."""
     from edgekd.bench.run import bench as bench_target
+    from edgekd.bench.run import is_measured
+    from edgekd.log import say
 
     loaded, folder = open_recipe(recipe, overrides, variant, out)
     _distill(loaded, folder, fresh)
@@ -161,7 +163,9 @@ def run(
     except GateFailed as error:
         failed = error  # what passed is still measured and reported
     for bundle in (folder.bundle, folder.reference):
-        if bundle.is_dir():
+        if bundle.is_dir() and not fresh and is_measured(bundle, loaded.bench.batch):
+            say(f"{bundle.name}: already measured on this host")
+        elif bundle.is_dir():
             bench_target(
                 bundle,
                 batches=tuple(loaded.bench.batch),

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from edgekd.results import Latency, Score
 
 PYTORCH = "PyTorch"  # the runtime of a model that was trained but not exported
+ONNX_FILE = "ONNX file"  # a teacher that came as one
 
 GateWord = Literal["reference", "passed", "accepted", "inconclusive", "refused", "not run"]
 
@@ -72,7 +73,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        return f"{self.model} {self.artifact or PYTORCH}"
+        return f"{self.model} {self.artifact or self.runtime}"
 
 
 @dataclass(frozen=True)

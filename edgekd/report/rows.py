@@ -9,7 +9,7 @@ from edgekd.bundle import Artifact, Manifest
 from edgekd.recipe import Recipe
 from edgekd.recommend import recommend
 from edgekd.report import gates, timing
-from edgekd.report.records import PYTORCH, Deploy, HostTable, Row, Timing
+from edgekd.report.records import ONNX_FILE, PYTORCH, Deploy, HostTable, Row, Timing
 from edgekd.report.sources import Sources
 from edgekd.report.words import NOT_MEASURED
 from edgekd.results import Score
@@ -127,7 +127,7 @@ def _trained_only(found: Sources, primary: str) -> list[Row]:
                 model=name,
                 role=_role(found.recipe, name),
                 artifact=None,
-                runtime=PYTORCH,
+                runtime=ONNX_FILE if _is_file(found.recipe, name) else PYTORCH,
                 precision="fp32",
                 params=_fact(found, name, "params"),
                 macs=_fact(found, name, "macs"),
@@ -139,6 +139,11 @@ def _trained_only(found: Sources, primary: str) -> list[Row]:
             )
         )
     return rows
+
+
+def _is_file(recipe: Recipe | None, model: str) -> bool:
+    spec = recipe.models.get(model) if recipe else None
+    return spec is not None and spec.arch.startswith("onnx:")
 
 
 def _role(recipe: Recipe | None, model: str) -> str:

@@ -211,7 +211,7 @@ def terminal(data: ReportData) -> Table:
         params, macs, value, p50, p95, same, teacher, gate, disk = (cell.text for cell in cells[1:])
         latency = f"{p50}\n{p95}" if row.timing else p50.replace(" ", "\n")
         table.add_row(
-            Text(f"{row.model}\n{row.artifact or PYTORCH}", style="bold" if row.deploy else ""),
+            Text(f"{row.model}\n{row.artifact or row.runtime}", style="bold" if row.deploy else ""),
             _pair(params, macs),
             value.replace(" [", "\n["),
             latency,
