@@ -70,7 +70,7 @@ class Gate(Record):
     @property
     def may_ship(self) -> bool:
         return self.verdict == "passed" or (
-            self.verdict == "inconclusive" and self.accepted_because is not None
+            self.verdict == "inconclusive" and bool((self.accepted_because or "").strip())
         )
 
 
@@ -84,7 +84,7 @@ class Artifact(Record):
     precision: str  # fp32, fp16, int8
     made_from: str | None = None  # the artifact it was lowered from
     notes: list[str] = []
-    gate: Gate | None = None  # None: nothing to compare with (the fp32 ONNX is the reference)
+    gate: Gate | None = None  # None: never judged, so it may not ship
     scores: Scores | None = None  # on the test part
 
 
@@ -156,9 +156,19 @@ def open_bundle(folder: Path) -> Manifest:
                 hint="copy the whole bundle again",
             )
     for artifact in manifest.artifacts.values():
-        for name in artifact.files:
-            if name not in manifest.files:
-                raise BundleError(f"{folder}: {name} is used by {artifact.name} but not listed")
+        needed = {artifact.file, *artifact.files}
+        if artifact.file.endswith(".xml"):  # OpenVINO opens the weights beside it by itself
+            needed.add(artifact.file.removesuffix(".xml") + ".bin")
+        for name in sorted(needed - set(manifest.files)):
+            raise BundleError(f"{folder}: {name} is used by {artifact.name} but not listed")
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        is_listed = name == MANIFEST or name in manifest.files
+        if path.is_file() and not is_listed and not _is_unlisted(name):
+            raise BundleError(
+                f"{folder}: {name} is not listed in the manifest",
+                hint="remove it, or copy the whole bundle again",
+            )
     return manifest
 
 
@@ -177,11 +187,15 @@ def close_bundle(folder: Path, manifest: Manifest) -> Manifest:
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != MANIFEST and not name.startswith(UNLISTED):
+        if path.is_file() and name != MANIFEST and not _is_unlisted(name):
             files[name] = FileEntry(sha256=sha256(path), bytes=path.stat().st_size)
     closed = manifest.model_copy(update={"files": files})
     write_text(folder / MANIFEST, dump_json(closed))
     return closed
+
+
+def _is_unlisted(name: str) -> bool:
+    return PurePosixPath(name).parts[0] in UNLISTED
 
 
 def add_file(folder: Path, source: Path, name: str) -> Path:

@@ -18,6 +18,8 @@ import typer
 from edgekd.commands import device, recipes, workflow
 from edgekd.errors import EdgekdError, MissingOnHost
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="edgekd",
     no_args_is_help=True,
@@ -70,9 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = [argument for argument in given if argument != "--debug"]
     try:
         result = app(given, prog_name="edgekd", standalone_mode=False)
+        if result == INTERRUPTED:  # what typer makes of KeyboardInterrupt
+            return _interrupted(debug)
         return result if isinstance(result, int) else 0
     except KeyboardInterrupt:
-        return _fail("interrupted", "the same command goes on from the last checkpoint", 130, debug)
+        return _interrupted(debug)
     except EdgekdError as error:
         return _fail(error.message, error.hint, error.exit_code, debug)
     except OSError as error:
@@ -84,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 MissingOnHost.exit_code,
                 debug,
             )
-        if isinstance(error, (PermissionError, FileNotFoundError)) and error.filename:
+        if error.filename:
             return _fail(f"{error.filename}: {error.strerror}", None, 2, debug)
         return _bug(error, debug)
     except Exception as error:
@@ -95,8 +99,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if usage is not None:
             return _fail(usage(), "edgekd --help", 2, debug)
         if type(error).__name__ == "Abort":
-            return _fail("interrupted", None, 130, debug)
+            return _interrupted(debug)
         return _bug(error, debug)
+
+
+def _interrupted(debug: bool) -> int:
+    hint = "the same command (without --fresh) goes on from the last checkpoint"
+    return _fail("interrupted", hint, INTERRUPTED, debug)
 
 
 def _fail(message: str, hint: str | None, code: int, debug: bool) -> int:

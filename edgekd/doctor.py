@@ -89,11 +89,14 @@ def _short(value: Any) -> str:
 
 def plugins(kind: str) -> list[dict[str, Any]]:
     """Name, purpose and parameters of every plug-in of a kind."""
-    from edgekd.plugins import load, names
+    from edgekd.plugins import load, missing_package, names
 
     base: Any
     if kind == "losses":
-        from edgekd.losses.base import Loss as base
+        try:
+            from edgekd.losses.base import Loss as base
+        except ModuleNotFoundError as error:
+            raise missing_package(error.name or "torch", "edgekd doctor losses") from None
     elif kind == "data":
         from edgekd.data.base import DataSource as base
     elif kind == "runtimes":
@@ -150,10 +153,12 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     from edgekd.models.build import build_network, model_seed
     from edgekd.models.complexity import count
     from edgekd.models.network import OnnxTeacher
+    from edgekd.train.run import check_hardware
     from edgekd.train.setup import class_counts, make_distiller, stage_feed
     from edgekd.train.stages import check_teachers
 
     say("dry run: one small batch through every stage and the export")
+    check_hardware(recipe.hardware)
     check_teachers(recipe)
     plan(recipe.export.make)  # every artifact has a known name
     outputs = data.task.outputs()
@@ -169,13 +174,15 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     for name, stage in recipe.stages.items():
         feed = stage_feed(recipe, data, stage, name)
         counts = class_counts(feed, outputs)
-        distiller = make_distiller(recipe, name, networks, data.task, counts)
-        distiller.train()
         try:
+            distiller = make_distiller(recipe, name, networks, data.task, counts)
+            distiller.train()
             values = distiller(batch, Clock(1, stage.epochs, 0, 1))
             distiller.total(values).backward()  # type: ignore[no-untyped-call]
-        except (RuntimeError, ValueError) as error:
-            first = str(error).splitlines()[0]
+        except EdgekdError:
+            raise
+        except Exception as error:  # somebody's network or loss: it may raise anything
+            first = (str(error) or type(error).__name__).splitlines()[0]
             raise RecipeError(
                 f"stages.{name}: one batch of 4 images of {size}x{size} does not go "
                 f"through: {first}"

@@ -33,7 +33,7 @@ def warn(message: str) -> None:
 
 
 def progress() -> Progress:
-    """A progress bar on stderr; in a log file (no terminal) only its closing lines appear."""
+    """A progress bar on stderr, gone when done; nothing where stderr is no terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -15,6 +15,8 @@ SCHEMA_VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # no dot: overrides use it
+PerChannel = Annotated[list[float], Field(min_length=3, max_length=3)]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Names = Annotated[  # one name may stand without a list
@@ -86,10 +88,16 @@ class ModelSpec(Section):
     args: dict[str, Any] = {}  # handed to the network's builder
     taps: dict[str, str] = {}  # tap name -> module path, where it cannot be found by itself
     seed: int | None = None  # initialisation; default: from the run's seed and the model's name
-    mean: list[float] | None = (
-        None  # per channel, in [0, 1]; default: the weights' own, or ImageNet
-    )
-    std: list[float] | None = None
+    # per channel, in [0, 1]; default: the weights' own, or ImageNet's
+    mean: PerChannel | None = None
+    std: PerChannel | None = None  # above 0
+
+    @field_validator("std")
+    @classmethod
+    def _is_positive(cls, std: list[float] | None) -> list[float] | None:
+        if std is not None and min(std) <= 0:
+            raise ValueError("must be above 0")
+        return std
 
     @field_validator("arch")
     @classmethod
@@ -122,6 +130,12 @@ class OptimizerSpec(Section):
     scale: dict[Literal["heads", "adapters"], float] = {}  # multiplies lr
     clip: Annotated[float, Field(gt=0)] | None = None  # gradient norm, per model
 
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> OptimizerSpec:
+        if self.nesterov and (self.name != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov needs sgd with momentum")
+        return self
+
 
 class ScheduleSpec(Section):
     name: Literal["constant", "cosine", "step", "onecycle"] = "constant"
@@ -136,7 +150,7 @@ class StageSpec(Section):
 
     train: Names = Field(min_length=1)
     frozen: Names = []
-    losses: dict[str, Term]
+    losses: dict[Key, Term]
     data: StageData = StageData()
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: ScheduleSpec = ScheduleSpec()
@@ -146,7 +160,7 @@ class StageSpec(Section):
 
 
 class HardwareSpec(Section):
-    """Where and how to compute; never changes what a stage is."""
+    """Where and how to compute. Only precision and layout can change a stage's numbers."""
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int | str = 1
@@ -207,20 +221,29 @@ class Recipe(Section):
     plugins: list[str] = []
     task: TaskSpec = TaskSpec()
     data: DataSpec
-    models: dict[Name, ModelSpec] = Field(min_length=1)
-    stages: dict[Name, StageSpec] = Field(min_length=1)
+    models: dict[Key, ModelSpec] = Field(min_length=1)
+    stages: dict[Key, StageSpec] = Field(min_length=1)
     export: ExportSpec = ExportSpec()
     bench: BenchSpec = BenchSpec()
     hardware: HardwareSpec = HardwareSpec()
     seed: int = 1
     seeds: list[int] = []  # used by sweeps
-    variants: dict[Name, dict[str, Any]] = {}
+    variants: dict[Key, dict[str, Any]] = {}
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Recipe:
         for place, name in self._model_references():
             if name not in self.models:
                 raise ValueError(_unknown(place, "model", name, self.models))
+        present_anywhere = {m for s in self.stages.values() for m in (*s.train, *s.frozen)}
+        for place, name in self._model_references()[:2]:
+            if place.startswith("export.") and name not in present_anywhere:
+                raise ValueError(f"{place}: no stage trains or uses model '{name}'")
+        if self.models[self.export.model].arch.startswith("onnx:"):
+            raise ValueError(
+                f"export.model: '{self.export.model}' is an ONNX file already; "
+                "`edgekd bench FILE.onnx` measures it"
+            )
         for stage_name, stage in self.stages.items():
             both = set(stage.train) & set(stage.frozen)
             if both:

@@ -62,7 +62,9 @@ def load(path: Path, *, overrides: Sequence[str] = (), variant: str | None = Non
             raise RecipeError(
                 f"{path}: there is no variant '{variant}'", hint=did_you_mean(variant, variants)
             )
-        for key, value in (variants[variant] or {}).items():
+        if not isinstance(variants[variant], dict):
+            raise RecipeError(f"{path}: variants.{variant}: expected a mapping of KEY: VALUE")
+        for key, value in variants[variant].items():
             set_key(tree, key, value, f"{path}: variants.{variant}")
         tree["name"] = f"{tree.get('name')}.{variant}"
     for override in overrides:
@@ -112,6 +114,11 @@ def set_key(tree: Tree, key: str, value: Any, where: str) -> None:
     *parents, last = key.split(".")
     here = tree
     for depth, part in enumerate(parents):
+        named = depth and parents[depth - 1] in {"stages", "models", "losses"}
+        if named and part not in here:
+            raise RecipeError(
+                f"{where}: {key}: there is no '{part}'", hint=did_you_mean(part, here)
+            )
         below = here.setdefault(part, {})
         if below is None:
             below = here[part] = {}

@@ -128,12 +128,21 @@ class Measurement(Record):
 
 
 def append_jsonl(path: Path, record: Record) -> None:
-    """Append one record as one line and flush it to disk."""
+    """Append one record as one line and flush it to disk.
+
+    A last line that was torn (power cut, full disk) is cut off first, so that the new row does
+    not grow onto it.
+    """
     import os
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(record.model_dump_json() + "\n")
+    with path.open("ab+") as file:
+        file.seek(0)
+        written = file.read()
+        whole = written.rfind(b"\n") + 1
+        if whole < len(written):
+            file.truncate(whole)
+        file.write(record.model_dump_json().encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 

@@ -2,7 +2,7 @@
 
 runs/<name>/
   recipe.yaml            the resolved recipe
-  run.json               environment: versions, host, command
+  run.json               versions, host, costs of the models, what was scored
   split.csv              id, target, group, part
   stages/<stage>/        metrics.jsonl, last/ (for resuming), done.json, <model>.safetensors
   models/                <model>.safetensors: the weights after the last stage

@@ -209,6 +209,41 @@ def test_a_full_disk_is_exit_code_4_and_the_same_command_goes_on(
     assert main(command) == 0
 
 
+def test_a_disk_that_fills_up_while_a_checkpoint_is_written_is_no_bug(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    path = str(tiny.write(tmp_path, tiny.tree(tmp_path)))
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.write_bytes", full)
+        code, text = fails(capsys, "distill", path, "--out", str(tmp_path / "runs" / "x"))
+    assert code == 4
+    assert "the disk is full" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("models.student={arch: 'timm:vit_tiny_patch16_224'}", "stages.distill"),
+        ("models.student.mean=[0.5]", "models.student.mean"),
+        ("data.augment=[hflip:2]", "'hflip:2'"),
+        ("stages.teacher.optimizer={name: sgd, nesterov: true, momentum: 0}", "nesterov"),
+        ("stages.distll.epochs=2", "there is no 'distll'"),
+        ("export.model=other", "there is no model 'other'"),
+        ("stages.distill.losses={kd.a: {loss: kd, from: teacher, to: student}}", "kd.a"),
+    ],
+)
+def test_what_cannot_train_is_found_by_doctor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, message: str
+) -> None:
+    path = tiny.write(tmp_path, tiny.tree(tmp_path))
+    code, text = fails(capsys, "doctor", str(path), override)
+    assert code == 2
+    assert message in text
+
+
 def test_recipes_travel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes", "list", "--json"]) == 0
     names = [row["name"] for row in json.loads(capsys.readouterr().out)]

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from edgekd.bundle import Manifest
 from edgekd.data.base import DataSource
-from edgekd.errors import BundleError, DataError
+from edgekd.errors import BundleError, DataError, EdgekdError
 from edgekd.recipe import DataSpec, InputSpec
 from edgekd.results import Predictions, Scores
 from edgekd.runtimes.session import Session, logits_of
@@ -55,19 +55,20 @@ class TestImages:
 def find_images(data: Path | None, manifest: Manifest) -> TestImages:
     """The test images of a bundle in a folder.
 
-    A folder with sub-folders named as the bundle's classes is taken whole. Any other is read as
-    the data set of the bundle's own recipe, and its test part drawn by the same split; None reads
-    it from where the recipe says.
+    A folder with sub-folders named as the bundle's classes is taken whole, unless it is the very
+    tree that the bundle was split from (at the recipe's own root, or with the same ids and labels):
+    then only its test part is. Any other is read as the data set of the bundle's own recipe, and
+    its test part drawn by the same split; None reads it from where the recipe says.
 
-    Raises DataError if it is neither; BundleError if the recipe names code outside edgekd, which
-    a bundle never gets to run.
+    Raises DataError if it is neither, or if what is drawn is not the test part that the bundle
+    records; BundleError if the recipe names code outside edgekd, which a bundle never gets to run.
     """
     from edgekd.data.read import open_source
 
     if data is not None and not data.is_dir():
         raise DataError(f"{data}: no such folder", hint="--data FOLDER")
     present = _class_folders(data, manifest) if data is not None else []
-    if data is not None and present:
+    if data is not None and present and not _is_own_tree(data, manifest):
         spec = DataSpec(name="folder", root=str(data), params={"classes": present},
                         input=manifest.input)  # fmt: skip
         source = open_source(spec)
@@ -78,9 +79,11 @@ def find_images(data: Path | None, manifest: Manifest) -> TestImages:
     if list(source.classes) != manifest.classes:
         raise DataError(f"the data has the classes {', '.join(source.classes)}, the bundle has "
                         f"{', '.join(manifest.classes)}")  # fmt: skip
+    from edgekd.data.origin import check_same_split
     from edgekd.data.splits import make_split
 
     split = make_split(source, spec.split, seed=spec.split_seed, limit=spec.limit)
+    check_same_split(source, split, manifest.provenance)
     test = np.asarray(split.test, dtype=np.int64)
     return TestImages(source, test, source.targets()[test], manifest.input)
 
@@ -119,6 +122,23 @@ def _class_folders(data: Path, manifest: Manifest) -> list[str]:
     return (
         [name for name in manifest.classes if name in found] if found <= {*manifest.classes} else []
     )
+
+
+def _is_own_tree(data: Path, manifest: Manifest) -> bool:
+    """Whether class folders are the ones that the bundle was split from, training images and all."""
+    from edgekd.data.origin import is_same_data
+    from edgekd.data.read import open_source
+
+    if (manifest.recipe.get("data") or {}).get("name") != "folder":
+        return False
+    root = _own_spec(manifest, None).root
+    if root is not None and Path(root).expanduser().resolve() == data.resolve():
+        return True
+    try:
+        source = open_source(_own_spec(manifest, data))
+    except EdgekdError:
+        return False
+    return is_same_data(source, manifest.provenance)
 
 
 def _own_spec(manifest: Manifest, data: Path | None) -> DataSpec:

@@ -32,12 +32,24 @@ Variant = Annotated[str | None, typer.Option(help="A named variant of the recipe
 Out = Annotated[Path | None, typer.Option(help="Folder to write (default: runs/NAME).")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.")]
+
+
+def _reason(value: str | None) -> str | None:
+    """A blank reason is refused before `run` has trained for hours."""
+    if value is not None:
+        from edgekd.export.verdicts import check_reason
+
+        check_reason(value)
+    return value
+
+
 Accept = Annotated[
     str | None,
     typer.Option(
         "--accept-inconclusive",
         metavar="REASON",
         help="Ship artifacts whose gate is inconclusive; recorded in the manifest.",
+        callback=_reason,
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, gpu, npu, cuda ... (default: the runtime's own).")]

@@ -4,7 +4,8 @@
     <root>/{train,val,test}/<class>/*.png       split: official
     <root>/... and csv: labels.csv              path,label[,group][,part]
 
-Folders below a class folder (`<class>/<patient>/*.png`) can be groups.
+Folders below a class folder (`<class>/<patient>/*.png`) can be groups; deeper ones (a visit) belong
+to the patient.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Folder(DataSource):
     `csv` names a file with the columns path, label and optionally group and part; it is looked up
     in the root, and so are its paths. `classes` fixes the order (for grading: by severity);
     otherwise it is alphabetical, numbers by value. `group: folder` says that a folder below a
-    class folder is one patient; `group: image` that it means nothing.
+    class folder is one patient, with all below it; `group: image` that it means nothing.
 
     Raises DataError that names the folder, or the CSV file and its row.
     """
@@ -94,7 +95,7 @@ class Folder(DataSource):
         return [item.id for item in self._items]
 
     def groups(self) -> Sequence[str]:
-        """The CSV's `group`, or with `group: folder` the folder, else the id."""
+        """The CSV's `group`, or with `group: folder` the one below the class, else the id."""
         return [item.group for item in self._items]
 
     def parts(self) -> Sequence[str] | None:
@@ -178,12 +179,13 @@ def _images(root: Path, folder: Path, part: str | None, group: str | None) -> li
                 continue
             if inner != "." and group is None:
                 raise DataError(
-                    f"{path} lies below a class folder: is '{inner}' a patient?",
+                    f"{path} lies below a class folder: is '{inner.split('/')[0]}' a patient?",
                     hint="data.params.group=folder if it is, data.params.group=image if not",
                 )
             id = path.relative_to(root).as_posix()
-            # the same folder name is the same patient in every class and part
-            owner = inner if group == "folder" and inner != "." else id
+            # the same folder name is the same patient in every class and part; what lies deeper
+            # (a visit, a series) is still that patient
+            owner = inner.split("/")[0] if group == "folder" and inner != "." else id
             items.append(_Item(path, id, folder.name, owner, part))
     return items
 

@@ -73,7 +73,12 @@ def onnx_file(precision: str) -> str:
 
 
 def start(artifact: Artifact, folder: Path) -> Runtime:
-    """The artifact in its own runtime, as a context manager; a float artifact runs as f32."""
+    """The artifact in its own runtime, as a context manager; a float artifact runs as f32.
+
+    Raises BundleError for a runtime that is not built in: a manifest never names code to run.
+    """
+    if artifact.runtime not in plugins.names("runtimes"):
+        raise BundleError(f"{artifact.name}: there is no runtime '{artifact.runtime}'")
     runtime = plugins.load("runtimes", artifact.runtime, Runtime)  # type: ignore[type-abstract]
     return runtime(folder / artifact.file, RunOptions(precision=artifact.precision))
 

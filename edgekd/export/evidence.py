@@ -63,6 +63,19 @@ def group_changes(
     return int(np.sum(change < 0)), int(np.sum(change > 0)), len(names)
 
 
+def macro_upper(classes: Sequence[tuple[int, int, int]]) -> float:
+    """Upper 95 % bound on the mean over classes of (lost - won) / units.
+
+    `classes` holds (lost, won, units) of each class. The bounds of the classes are joined by
+    MOVER (Zou and Donner, Stat Med 2008; 27:1693-1702): mean + sqrt(sum (u_c - d_c)^2) / C.
+    """
+    if not classes:
+        return 1.0
+    points = [(lost - won) / units for lost, won, units in classes]
+    reach = [tango_upper(*counts) - point for counts, point in zip(classes, points, strict=True)]
+    return (sum(points) + math.sqrt(sum(gap * gap for gap in reach))) / len(classes)
+
+
 def units_needed(bound: float, lost: int = 0, won: int = 0) -> int:
     """The smallest number of groups whose `tango_upper` is below `bound`, with these flips."""
     low, high = 1, 2

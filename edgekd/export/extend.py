@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,78 +11,115 @@ from pathlib import Path
 
 from edgekd import plugins, recipe_load
 from edgekd.bundle import Manifest, close_bundle, open_bundle
-from edgekd.errors import BundleError, DataError, EdgekdError
+from edgekd.data.origin import check_same_split
+from edgekd.errors import BundleError, EdgekdError
 from edgekd.export import golden as goldens
 from edgekd.export.artifacts import Evidence, logits_on, make_artifact, prove
 from edgekd.export.card import model_card
 from edgekd.export.materials import Materials, Say
 from edgekd.export.plan import EXACT, ONNX, plan
-from edgekd.export.verdicts import accept, add
+from edgekd.export.verdicts import accept, accepted, add
 from edgekd.image import UInt8
 from edgekd.recipe import GateSpec, Recipe
-from edgekd.rundir import RunDir, only_one, replace_folder, write_text
+from edgekd.rundir import RunDir, only_one, replace_folder, sha256, write_text
 from edgekd.tasks.base import Task
 
 
 def extend(folder: Path, *, make: Sequence[str] | None, reason: str | None, say: Say) -> Manifest:
     """Make what `make` names (default: the recipe's list) and the bundle lacks.
 
-    The gate compares with the run's PyTorch predictions, or with the fp32 ONNX file where the
-    bundle was copied out of its run. Where the recipe's data cannot be opened, a new int8
-    artifact is inconclusive, and says why.
-    Raises BundleError for a damaged bundle, or where an int8 model is asked for and the training
-    images to calibrate on are not at hand.
+    The gate compares with the PyTorch predictions of the run around the bundle, if that run holds
+    the weights that the bundle was made of, else with the bundle's fp32 ONNX file. Where the
+    recipe's data cannot be opened, a new int8 artifact is inconclusive, and says why. A bundle's
+    recipe runs no code, unless the user's own run beside it names the same.
+    Raises BundleError for a damaged bundle, a task that is not edgekd's own, or where an int8
+    model is asked for and the training images to calibrate on are not at hand.
     """
+    parent = RunDir(folder.resolve().parent)
+    with only_one(parent.root) if parent.recipe.is_file() else contextlib.nullcontext():
+        return _extend(folder, parent, make, reason, say)
+
+
+def _extend(
+    folder: Path, parent: RunDir, make: Sequence[str] | None, reason: str | None, say: Say
+) -> Manifest:
     manifest = open_bundle(folder)
+    is_run = _made(parent, manifest)
     recipe = _recipe(manifest)
+    may_run_code = is_run and recipe is not None and _names_same_code(parent, manifest, recipe)
+    if recipe and not may_run_code:
+        recipe = recipe.model_copy(update={"plugins": []})
     wanted = recipe.export.make if make is None and recipe else make or []
     steps = [step for step in plan(wanted) if step.name not in manifest.artifacts]
     if not steps:
         say(f"{folder}: up to date")
         return accept(folder, manifest, reason)
-    materials, problem = _materials(folder, manifest, recipe, say)
-    run = materials.run.root if materials and materials.is_run else None
-    with only_one(run) if run else contextlib.nullcontext(), replace_folder(folder) as draft:
+    task = _task(manifest, recipe, may_run_code)
+    if recipe is None:
+        materials, problem = None, "the bundle has no recipe, so its data is unknown"
+    elif not may_run_code and recipe.data.name not in plugins.names("data"):
+        materials, problem = None, (f"the bundle was made with the data source "
+                                    f"'{recipe.data.name}', which is not one of edgekd's own"
+                                    )  # fmt: skip
+    else:
+        materials, problem = _materials(Materials(parent, recipe, say, is_run), manifest)
+    with replace_folder(folder) as draft:
         shutil.copytree(folder, draft, dirs_exist_ok=True)
-        evidence = _evidence(draft, manifest, recipe, materials, problem)
+        evidence = _evidence(draft, manifest, recipe, task, materials, problem)
         for step in steps:
             say(f"{manifest.model.name}: making {step.name}")
             artifact = make_artifact(step, draft, _calibration(materials, problem))
             artifact, predictions = prove(artifact, draft, evidence)
-            if predictions is not None and run and materials:
-                predictions.save(materials.run.predictions(step.name, "test"))
+            if predictions is not None and is_run:
+                predictions.save(parent.predictions(step.name, "test"))
             manifest = add(manifest, artifact, reason, say)
+        manifest = accepted(manifest, reason)
         write_text(draft / "model-card.md", model_card(manifest))
-        closed = close_bundle(draft, manifest)
-    return accept(folder, closed, reason)
+        return close_bundle(draft, manifest)
+
+
+def _made(run: RunDir, manifest: Manifest) -> bool:
+    """Whether this folder is the run that the bundle was made of: it holds the same weights.
+
+    A bundle may have been copied, even into the folder of another run.
+    """
+    weights = run.weights(manifest.model.name)
+    recorded = manifest.provenance.get("weights_sha256")
+    is_run = run.recipe.is_file() and run.split.is_file() and weights.is_file()
+    return is_run and recorded == sha256(weights)
+
+
+def _names_same_code(run: RunDir, manifest: Manifest, recipe: Recipe) -> bool:
+    """Whether the recipe in the run folder is the user's own, and names the same plug-ins."""
+    uid = getattr(os, "getuid", None)  # not on Windows
+    if uid is not None and run.recipe.stat().st_uid != uid():
+        return False
+    own = recipe_load.load(run.recipe)
+    return (own.plugins, own.data.name, own.task.name, own.task.name) == (
+        recipe.plugins, recipe.data.name, recipe.task.name, manifest.task,
+    )  # fmt: skip
 
 
 def _recipe(manifest: Manifest) -> Recipe | None:
     return recipe_load.validate(manifest.recipe, "the bundle's recipe") if manifest.recipe else None
 
 
-def _materials(
-    folder: Path, manifest: Manifest, recipe: Recipe | None, say: Say
-) -> tuple[Materials | None, str]:
+def _materials(materials: Materials, manifest: Manifest) -> tuple[Materials | None, str]:
     """The data behind the bundle, or why it is out of reach."""
-    if recipe is None:
-        return None, "the bundle has no recipe, so its data is unknown"
-    materials = Materials(RunDir(folder.resolve().parent), recipe, say)
     try:
-        if materials.source.fingerprint() != manifest.provenance.get("data_fingerprint"):
-            raise DataError("the data set has changed since the export")
+        check_same_split(materials.source, materials.split, manifest.provenance)
     except EdgekdError as error:
-        return None, f"the test images cannot be opened: {error.message}"
+        return None, f"the test images cannot be used: {error.message}"
     return materials, ""
 
 
 def _evidence(
-    folder: Path, manifest: Manifest, recipe: Recipe | None, materials: Materials | None,
-    problem: str,
+    folder: Path, manifest: Manifest, recipe: Recipe | None, task: Task,
+    materials: Materials | None, problem: str,
 ) -> Evidence:  # fmt: skip
     golden = goldens.read_golden(folder / goldens.FOLDER)
     bare = Evidence(
-        task=_task(manifest, recipe), input=manifest.input, golden=golden,
+        task=task, input=manifest.input, golden=golden,
         limits=recipe.export.gate if recipe else GateSpec(), why_no_images=problem,
     )  # fmt: skip
     if materials is None or manifest.model.role == "teacher":
@@ -91,7 +129,9 @@ def _evidence(
         if materials.is_run:
             reference = materials.predictions(manifest.model.name)
         else:  # the fp32 ONNX file was proven equal to the PyTorch model when it was made
-            exact = manifest.artifacts[f"{ONNX}-{EXACT}"]
+            exact = manifest.artifacts.get(f"{ONNX}-{EXACT}")
+            if exact is None:
+                raise BundleError("the bundle has no fp32 ONNX file to compare with")
             reference = materials.from_logits(logits_on(exact, folder, squares))
     except EdgekdError as error:
         return replace(bare, why_no_images=error.message)
@@ -100,7 +140,11 @@ def _evidence(
     return replace(bare, reference=reference, squares=squares)
 
 
-def _task(manifest: Manifest, recipe: Recipe | None) -> Task:
+def _task(manifest: Manifest, recipe: Recipe | None, may_run_code: bool) -> Task:
+    if not may_run_code and manifest.task not in plugins.names("tasks"):
+        raise BundleError(f"the bundle has the task '{manifest.task}', which is not one of "
+                          "edgekd's own: a bundle never names code to run",
+                          hint="edgekd export RUN, where it was trained")  # fmt: skip
     folders = [Path(name) for name in recipe.plugins] if recipe else []
     cls = plugins.load("tasks", manifest.task, Task, folders=folders)  # type: ignore[type-abstract]
     return cls(classes=manifest.classes, primary=manifest.primary)

@@ -19,8 +19,10 @@ from edgekd.errors import BundleError
 MIN_OPSET, MAX_OPSET = 13, 20  # per-channel Q/DQ came with 13; TensorRT 10.3 reads up to 20
 MAX_IR = 10  # onnxruntime 1.23 and TensorRT 10.3
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
-# What may stand between a weight's DequantizeLinear and its layer without mixing channels
-CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1}
+INTEGER_OPERATORS = frozenset({
+    "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul",
+})  # fmt: skip
+CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1}  # of a weight: where its output channels are
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ def _file_rules(model: Any) -> Iterator[Problem]:
         if node.domain not in ("", "ai.onnx"):
             name = f"{node.domain}:{node.op_type}"
             yield Problem("foreign-operator", node.name or name, f"{name} is not standard ONNX")
+        if node.op_type in INTEGER_OPERATORS:
+            yield Problem("not-qdq", node.name or node.op_type,
+                          f"{node.op_type} computes in integers by itself; int8 is written as "
+                          "QuantizeLinear and DequantizeLinear around float operators")  # fmt: skip
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
             yield Problem("external-data", tensor.name, "the weights lie in another file")
@@ -108,7 +114,7 @@ class _Quantizers:
         for node in self.nodes:
             where = node.name or node.output[0]
             for rule, message in (
-                *self._scale(node), *self._zero_point(node), *self._place(node),
+                *self._scale(node), *self._zero_point(node), *self._place(node), *self._pair(node),
             ):  # fmt: skip
                 yield Problem(rule, where, message)
 
@@ -140,9 +146,14 @@ class _Quantizers:
         found = next((a.i for a in node.attribute if a.name == "axis"), 1)
         rank = len(self.tensors[self._weight_name(node)].dims)
         found += rank if found < 0 else 0
+        if node.op_type == "QuantizeLinear":
+            return  # its DequantizeLinear is what an operator reads
         for user in self.users.get(node.output[0], []):
             expected = _channel_axis(user, node.output[0], rank)
-            if expected is not None and expected != found:
+            if expected is None:
+                where = f"{user.op_type} reads a weight with a scale per channel"
+                yield "weight-axis", f"{where}; only a convolution or matrix product may"
+            elif expected != found:
                 yield (
                     "weight-axis",
                     (
@@ -150,6 +161,19 @@ class _Quantizers:
                         f"its output channels are axis {expected}"
                     ),
                 )
+
+    def _pair(self, node: Any) -> Iterator[tuple[str, str]]:
+        """A DequantizeLinear undoes the QuantizeLinear before it: the same scale, zero point."""
+        maker = self.makers.get(node.input[0])
+        if maker is None or (maker.op_type, node.op_type) != QUANTIZERS:
+            return
+        for index, what in ((1, "scale"), (2, "zero point")):
+            ours, theirs = (
+                self._constant(one.input[index]) if len(one.input) > index else None
+                for one in (node, maker)
+            )
+            if ours is not None and theirs is not None and not np.array_equal(ours, theirs):
+                yield "pair-differs", f"its {what} is not that of the QuantizeLinear before it"
 
     def _weight_name(self, node: Any) -> str:
         """The float or int8 tensor behind `node`, past its QuantizeLinear if it is a DQ."""

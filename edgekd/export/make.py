@@ -10,13 +10,14 @@ from pathlib import Path
 
 from edgekd import __version__, recipe_load
 from edgekd.bundle import Artifact, Manifest, ModelFacts, close_bundle, is_bundle, open_bundle
+from edgekd.data.origin import digests
 from edgekd.errors import BundleError, CheckpointError
 from edgekd.export import golden as goldens
 from edgekd.export.artifacts import Evidence, make_artifact, onnx_file, prove
 from edgekd.export.card import model_card
 from edgekd.export.materials import Materials, Say
 from edgekd.export.plan import EXACT, Step, plan
-from edgekd.export.verdicts import accept, add, raise_if_failed
+from edgekd.export.verdicts import accept, add, carry_reasons, check_reason, raise_if_failed
 from edgekd.log import say as say_to_person
 from edgekd.rundir import RunDir, only_one, replace_folder, sha256, write_text
 
@@ -37,8 +38,9 @@ def export(
     bundle, marked; then GateFailed is raised, after everything else is done and stored.
     `accept_inconclusive` is a reason, recorded with each inconclusive artifact; it never excuses
     a refused one. Raises CheckpointError where there is nothing trained, RecipeError for unknown
-    names, MissingOnHost for absent packages.
+    names, MissingOnHost for absent packages, EdgekdError for a blank reason.
     """
+    check_reason(accept_inconclusive)
     if is_bundle(target):
         from edgekd.export.extend import extend
 
@@ -111,6 +113,8 @@ def _make_bundle(job: _Job, materials: Materials, reason: str | None) -> Manifes
             if job.role == "teacher":
                 artifact = _borrow_scores(artifact, job, materials, evidence)
             manifest = add(manifest, artifact, reason, say)
+        if known is not None:
+            manifest = carry_reasons(known, close_bundle(folder, manifest), say)
         write_text(folder / "model-card.md", model_card(manifest))
         keep_measurements(job.folder, folder)
         return close_bundle(folder, manifest)
@@ -144,6 +148,7 @@ def _start(
         provenance={
             "key": key, "weights_sha256": weights_sha256, "versions": versions(),
             "data_fingerprint": materials.source.fingerprint(),
+            **digests(materials.source, materials.split),
             "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
     )  # fmt: skip

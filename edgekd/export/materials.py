@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ from edgekd.results import Predictions
 from edgekd.rundir import RunDir
 from edgekd.tasks.base import Task
 
+if TYPE_CHECKING:
+    from edgekd.data.splits import Split
+
 Say = Callable[[str], None]
 HINT = "edgekd distill RECIPE"
 Ints = npt.NDArray[np.int64]
@@ -27,11 +31,16 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass
 class Materials:
-    """The data of one run, opened at first use."""
+    """The data of one run, opened at first use.
+
+    Without `is_run` (a bundle away from the run that made it) `run` is only where the bundle
+    lies: nothing is read from it.
+    """
 
     run: RunDir
     recipe: Recipe
     say: Say
+    is_run: bool = True
 
     @cached_property
     def source(self) -> DataSource:
@@ -40,20 +49,14 @@ class Materials:
         return open_source(self.recipe.data, [Path(name) for name in self.recipe.plugins])
 
     @cached_property
-    def _parts(self) -> tuple[Ints, Ints]:
+    def split(self) -> Split:
+        """The run's own split; where there is none, the same follows from the recipe."""
         from edgekd.data.splits import make_split, read_split
 
-        if self.run.split.is_file():
-            split = read_split(self.run.split, self.source)
-        else:  # a bundle away from its run: the same split follows from the recipe
-            spec = self.recipe.data
-            split = make_split(self.source, spec.split, seed=spec.split_seed, limit=spec.limit)
-        return split.train, split.test
-
-    @property
-    def is_run(self) -> bool:
-        """Whether there is a run folder at all (a bundle may have been copied out of it)."""
-        return self.run.recipe.is_file() and self.run.split.is_file()
+        if self.is_run and self.run.split.is_file():
+            return read_split(self.run.split, self.source)
+        spec = self.recipe.data
+        return make_split(self.source, spec.split, seed=spec.split_seed, limit=spec.limit)
 
     def task(self) -> Task:
         folders = [Path(folder) for folder in self.recipe.plugins]
@@ -64,7 +67,7 @@ class Materials:
     def calibration(self) -> UInt8:
         """Training images, spread over classes and groups, (N, S, S, 3)."""
         spec = self.recipe.export.calibration
-        chosen = choose(self.source.targets(), self.source.groups(), self._parts[0], spec.images,
+        chosen = choose(self.source.targets(), self.source.groups(), self.split.train, spec.images,
                         seed=spec.seed)  # fmt: skip
         self.say(f"calibrating on {len(chosen)} training images")
         return self._squares(chosen)
@@ -72,7 +75,7 @@ class Materials:
     @cached_property
     def test_squares(self) -> UInt8:
         """All test images (N, S, S, 3)."""
-        return self._squares(self._parts[1])
+        return self._squares(self.split.test)
 
     def predictions(self, model: str) -> Predictions:
         """What the PyTorch model said about the test images, in the order of `test_squares`.
@@ -85,7 +88,7 @@ class Materials:
                                   hint=HINT)  # fmt: skip
         found = Predictions.load(path)
         ids = self.source.ids()
-        wanted = [ids[index] for index in self._parts[1]]
+        wanted = [ids[index] for index in self.split.test]
         if found.ids == wanted:
             return found
         place = {name: row for row, name in enumerate(found.ids)}
@@ -98,7 +101,7 @@ class Materials:
 
     def from_logits(self, logits: npt.NDArray[np.float32]) -> Predictions:
         """Predictions of any model on `test_squares`."""
-        ids, groups, test = self.source.ids(), self.source.groups(), self._parts[1]
+        ids, groups, test = self.source.ids(), self.source.groups(), self.split.test
         return Predictions([ids[i] for i in test], [groups[i] for i in test],
                            self.source.targets()[test], logits)  # fmt: skip
 

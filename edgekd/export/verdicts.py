@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from edgekd.bundle import Artifact, Manifest, close_bundle
-from edgekd.errors import GateFailed
+from edgekd.errors import EdgekdError, GateFailed
 from edgekd.export.card import model_card
 from edgekd.export.gate import why
 from edgekd.export.materials import Say
-from edgekd.rundir import write_text
+from edgekd.rundir import replace_folder, write_text
 
 
 def add(manifest: Manifest, artifact: Artifact, reason: str | None, say: Say) -> Manifest:
@@ -24,13 +25,47 @@ def add(manifest: Manifest, artifact: Artifact, reason: str | None, say: Say) ->
 
 
 def accept(folder: Path, manifest: Manifest, reason: str | None) -> Manifest:
-    """Record `reason` with the inconclusive artifacts of a finished bundle."""
-    artifacts = {name: _accepted(a, reason) for name, a in manifest.artifacts.items()}
-    if artifacts == manifest.artifacts:
+    """Record `reason` with the inconclusive artifacts of a finished bundle, in one step."""
+    changed = accepted(manifest, reason)
+    if changed == manifest:
         return manifest
-    changed = manifest.model_copy(update={"artifacts": artifacts})
-    write_text(folder / "model-card.md", model_card(changed))
-    return close_bundle(folder, changed)
+    with replace_folder(folder) as draft:
+        shutil.copytree(folder, draft, dirs_exist_ok=True)
+        write_text(draft / "model-card.md", model_card(changed))
+        return close_bundle(draft, changed)
+
+
+def accepted(manifest: Manifest, reason: str | None) -> Manifest:
+    """The manifest with `reason` at its inconclusive artifacts."""
+    artifacts = {name: _accepted(a, reason) for name, a in manifest.artifacts.items()}
+    return manifest.model_copy(update={"artifacts": artifacts})
+
+
+def carry_reasons(old: Manifest, new: Manifest, say: Say) -> Manifest:
+    """Artifacts of which every file is the same as before keep the reason they were accepted for.
+
+    `new` must list its files already. One that is no longer inconclusive needs no reason.
+    """
+    artifacts = dict(new.artifacts)
+    for name, artifact in new.artifacts.items():
+        before = old.artifacts.get(name)
+        reason = before.gate.accepted_because if before and before.gate else None
+        is_same = before is not None and before.files == artifact.files and all(
+            old.files[file].sha256 == new.files[file].sha256 for file in artifact.files
+        )
+        if reason and artifact.gate and artifact.gate.accepted_because is None and is_same:
+            artifacts[name] = _accepted(artifact, reason)
+            if artifacts[name] != artifact:
+                say(f"  {name}: accepted before, because: {reason}")
+    return new.model_copy(update={"artifacts": artifacts})
+
+
+def check_reason(reason: str | None) -> None:
+    """Raise EdgekdError for a reason that says nothing; None is no reason at all, and fine."""
+    if reason is not None and not reason.strip():
+        raise EdgekdError("--accept-inconclusive: the reason is empty",
+                          hint='--accept-inconclusive "trial on 40 volunteers, protocol 7"'
+                          )  # fmt: skip
 
 
 def _accepted(artifact: Artifact, reason: str | None) -> Artifact:

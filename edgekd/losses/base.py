@@ -33,7 +33,7 @@ class Outputs:
     classes: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Fabric moves and casts its tensors in place
 class Batch:
     """One batch as every model gets it."""
 
@@ -45,7 +45,7 @@ class Batch:
         return self.targets != UNLABELLED
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen, as Batch
 class Clock:
     """Where training is. Epochs count from 1, steps from 0 over the whole stage."""
 

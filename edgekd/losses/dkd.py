@@ -37,12 +37,12 @@ def dkd_parts(
         total = scaled.logsumexp(dim=1)
         others = scaled.masked_fill(is_target, float("-inf")).logsumexp(dim=1)
         binary = torch.stack([scaled[is_target] - total, others - total], dim=1)  # (B, 2) logs
-        non_target = scaled - others[:, None]  # log softmax over the other classes
+        # log softmax over the other classes; 0 at the target, so that no gradient meets inf
+        non_target = (scaled - others[:, None]).masked_fill(is_target, 0.0)
         parts.append((binary, non_target))
     (student_binary, student_rest), (teacher_binary, teacher_rest) = parts
     tckd = (teacher_binary.exp() * (teacher_binary - student_binary)).sum(dim=1)
-    rest = teacher_rest.exp() * (teacher_rest - student_rest)
-    nckd = rest.masked_fill(is_target, 0.0).sum(dim=1)
+    nckd = (teacher_rest.exp() * (teacher_rest - student_rest)).sum(dim=1)
     return tckd, nckd
 
 

@@ -153,6 +153,13 @@ def _torchvision(name: str, spec: ModelSpec, outputs: int, pretrained: bool) -> 
             raise _no_download(spec.arch, error) from None
         own = net.state_dict()
         fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+        left = [key for key in own if key not in fitting and not _is_head(net, key)]
+        if left:
+            raise RecipeError(
+                f"{spec.arch}: with these `args` the pretrained weights do not fit: {left[0]} "
+                f"({len(left)} tensors)",
+                hint="leave out `args`, or set `pretrained: false`",
+            )
         net.load_state_dict(fitting, strict=False)
     return net, IMAGENET_MEAN, IMAGENET_STD
 
@@ -172,6 +179,8 @@ def _file(name: str, spec: ModelSpec, outputs: int, pretrained: bool) -> Any:
         net = build(**arguments)
     except TypeError as error:
         raise RecipeError(f"{path}:{function}: `args` do not fit: {error}") from None
+    except Exception as error:  # somebody's code: it may raise anything
+        raise RecipeError(f"{path}:{function}: {type(error).__name__}: {error}") from error
     if not isinstance(net, nn.Module):
         raise RecipeError(f"{path}:{function} returned {type(net).__name__}, not an nn.Module")
     if pretrained:

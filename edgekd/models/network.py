@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from edgekd.errors import BundleError, MissingOnHost
+from edgekd.errors import BundleError, MissingOnHost, RecipeError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -75,11 +75,17 @@ class OnnxTeacher(nn.Module):
             found = [(item.name, item.type, item.shape) for item in inputs]
             raise BundleError(f"{path}: expected one float32 input (N, 3, S, S), found {found}")
         self.input = inputs[0].name
-        batch = inputs[0].shape[0]
+        batch, _, *self.sides = inputs[0].shape
         self.batch = batch if isinstance(batch, int) and batch > 0 else 0
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) to logits (B, C)."""
+        for axis, side in zip((2, 3), self.sides, strict=True):
+            if isinstance(side, int) and side != images.shape[axis]:
+                raise RecipeError(
+                    f"{self.path} takes images of {self.sides[0]}x{self.sides[1]}, data.input.size "
+                    f"is {images.shape[axis]}"
+                )
         array = images.detach().to("cpu", torch.float32).contiguous().numpy()
         step = self.batch or len(array)
         pieces = []

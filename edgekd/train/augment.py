@@ -51,7 +51,10 @@ def build(names: list[str], size: int) -> Callable[[Tensor], Tensor]:
                 f"data.augment: '{entry}': expected {name}:NUMBER ({KNOWN[name][1]})"
             ) from None
         crops = crops or name in {"random-crop", "random-resized-crop"}
-        steps.append(_step(v2, name, value, size))
+        try:
+            steps.append(_step(v2, name, value, size))
+        except ValueError as error:
+            raise RecipeError(f"data.augment: '{entry}': {error}") from None
     if not crops:
         steps.insert(0, v2.CenterCrop(size))
     return v2.Compose(steps)

@@ -6,13 +6,15 @@ no random state in it: see `seeding.py`.
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from edgekd.errors import CheckpointError
@@ -51,8 +53,6 @@ def plain_state(module: nn.Module) -> dict[str, Tensor]:
 def save_weights(net: nn.Module, path: Path) -> None:
     """Write the plain network's weights atomically."""
     with replace_file(path, "wb") as file:
-        from safetensors.torch import save
-
         file.write(save(plain_state(net)))
 
 
@@ -71,10 +71,12 @@ def save_last(
             tensors[f"{name}/{entry}"] = value
     for entry, value in plain_state(distiller.terms).items():
         tensors[f"terms:/{entry}"] = value
+    state = io.BytesIO()
+    torch.save({"optimizer": optimizer.state_dict(), "precision": precision_state}, state)
     with replace_folder(folder / "last") as temporary:
-        save_file(tensors, temporary / "weights.safetensors")
-        state = {"optimizer": optimizer.state_dict(), "precision": precision_state}
-        torch.save(state, temporary / "optimizer.pt")
+        # written by Python, whose OSError says that the disk is full; the libraries' own do not
+        (temporary / "weights.safetensors").write_bytes(save(tensors))
+        (temporary / "optimizer.pt").write_bytes(state.getvalue())
         text = json.dumps({"key": key, **asdict(progress)}, sort_keys=True)
         (temporary / "progress.json").write_text(text, encoding="utf-8")
 
@@ -105,6 +107,15 @@ def load_last(
     distiller.terms.load_state_dict(terms)
     optimizer.load_state_dict(state["optimizer"])
     return progress, state["precision"]
+
+
+def tidy(folder: Path) -> None:
+    """Mend what a crash in the middle of `replace_folder` left: bring `last/` back, drop scraps."""
+    old = sorted(folder.glob(".last.*.old"), key=lambda path: path.stat().st_mtime)
+    if old and not (folder / "last").exists():
+        old.pop().replace(folder / "last")
+    for scrap in [*old, *folder.glob(".last.*.tmp"), *folder.glob(".*.safetensors.*.tmp")]:
+        shutil.rmtree(scrap) if scrap.is_dir() else scrap.unlink()
 
 
 def trim_metrics(path: Path, epochs: int) -> None:

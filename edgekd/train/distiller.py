@@ -20,6 +20,8 @@ from edgekd.models.taps import Recorder, head_of
 from edgekd.plugins import check_arguments, load
 from edgekd.recipe import StageSpec, Term
 
+TERM = "term_"  # before the names of terms, some of which nn.ModuleDict would refuse (`type`)
+
 
 def build_terms(stage: StageSpec, where: str, folders: Sequence[Path], task: str) -> nn.ModuleDict:
     """Make the loss of every term of a stage.
@@ -39,7 +41,7 @@ def build_terms(stage: StageSpec, where: str, folders: Sequence[Path], task: str
         if not cls.needs_teacher and term.from_:
             raise RecipeError(f"{place}: this loss takes no teacher", hint="remove its `from:`")
         try:
-            terms[name] = cls(**params)
+            terms[f"{TERM}{name}"] = cls(**params)
         except ValueError as error:
             raise RecipeError(f"{place}.params: {error}") from None
     return terms
@@ -59,6 +61,9 @@ class Distiller(nn.Module):
         self.specs: dict[str, Term] = dict(stage.losses)
         self.trained = list(stage.train)
         present = [*stage.train, *stage.frozen]
+        for name in present:
+            if hasattr(nn.ModuleDict(), name):
+                raise RecipeError(f"models.{name}: this name is taken, choose another")
         self.networks = nn.ModuleDict({name: networks[name] for name in present})
         self.terms = terms
         for name in stage.frozen:
@@ -84,7 +89,7 @@ class Distiller(nn.Module):
             self._heads[name] = head_of(network)
 
     def _taps_of(self, key: str) -> tuple[str, ...]:
-        loss = self.terms[key]
+        loss = self.terms[f"{TERM}{key}"]
         assert isinstance(loss, Loss)
         return loss.taps
 
@@ -95,7 +100,7 @@ class Distiller(nn.Module):
         with torch.no_grad():
             outputs = self._run_models(batch)
         for key, term in self.specs.items():
-            loss = self.terms[key]
+            loss = self.terms[f"{TERM}{key}"]
             assert isinstance(loss, Loss)
             loss.setup(outputs[term.to], [outputs[name] for name in term.from_], facts)
         self.train(was_training)
@@ -118,7 +123,7 @@ class Distiller(nn.Module):
                     self._detached(name, outputs[name]) if term.stop_gradient else outputs[name]
                     for name in term.from_
                 ]
-                values[key] = self.terms[key](outputs[term.to], sources, batch, clock)
+                values[key] = self.terms[f"{TERM}{key}"](outputs[term.to], sources, batch, clock)
         return values
 
     def total(self, values: dict[str, Tensor]) -> Tensor:

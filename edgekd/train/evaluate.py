@@ -51,5 +51,5 @@ def quick_scores(task: Task, predictions: Predictions) -> dict[str, float]:
     return {
         name: task.value(name, predictions)
         for name, metric in task.metrics().items()
-        if metric.interval
+        if metric.interval or name == task.primary
     }

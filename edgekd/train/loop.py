@@ -25,7 +25,15 @@ from edgekd.log import say
 from edgekd.losses.base import Batch, Clock
 from edgekd.recipe import HardwareSpec, StageSpec
 from edgekd.rundir import write_text
-from edgekd.train.checkpoint import Best, Progress, load_last, save_last, save_weights, trim_metrics
+from edgekd.train.checkpoint import (
+    Best,
+    Progress,
+    load_last,
+    save_last,
+    save_weights,
+    tidy,
+    trim_metrics,
+)
 from edgekd.train.distiller import Distiller
 from edgekd.train.interrupt import Interrupt
 from edgekd.train.loader import Indices, Store, TrainImages, batches, epoch_batches, to_float
@@ -77,6 +85,9 @@ def fit(
     the term, KeyboardInterrupt after saving when the user or the system asks to stop.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # from here on the folder no longer holds a finished stage, whatever it held before
+    (folder / "done.json").unlink(missing_ok=True)
+    tidy(folder)
     optimizer = build_optimizer(spec.optimizer, distiller)
     module, wrapped = fabric.setup(distiller, optimizer)
     resumed = load_last(folder, key, distiller, optimizer)
@@ -261,22 +272,15 @@ def _choose(
     """Keep this epoch's weights of every model for which it is the best (or the latest)."""
     chosen = {}
     for model in distiller.trained:
-        value = scores.get(model, {}).get(choice.score)
+        value = scores.get(model, {}).get(choice.score, math.nan)
         best = state.best.get(model)
-        better = (
-            choice.keep == "last"
-            or best is None
-            or best.value is None
-            or (
-                value is not None
-                and math.isfinite(value)
-                and (value > best.value if choice.higher else value < best.value)
-            )
-        )
+        better = choice.keep == "last" or best is None
+        if best is not None and math.isfinite(value) and not better:
+            old = best.value
+            better = old is None or (value > old if choice.higher else value < old)
         chosen[model] = better
         if better:
-            finite = value if value is not None and math.isfinite(value) else None
-            state.best[model] = Best(state.epoch, finite)
+            state.best[model] = Best(state.epoch, value if math.isfinite(value) else None)
             net: Any = distiller.networks[model]
             save_weights(net.net, folder / f"{model}.safetensors")
     return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import torch
 
 from edgekd import __version__
 from edgekd.data.splits import write_split
-from edgekd.errors import MissingOnHost
+from edgekd.errors import MissingOnHost, RecipeError
 from edgekd.log import say
 from edgekd.models.build import build_network, load_weights, model_seed
 from edgekd.models.complexity import count
@@ -65,8 +66,6 @@ def distill(
     stages.check_teachers(recipe)
     with only_one(run.root):
         data = prepare(recipe)
-        write_text(run.recipe, to_yaml(recipe))
-        write_split(run.split, data.source, data.split)
         keys = stages.stage_keys(recipe, data.key)
         todo = [
             name
@@ -82,34 +81,50 @@ def distill(
             say(f"{name}: already trained")
         if todo and before is not None:
             before(recipe, data)
+        if todo or not _is_scored(recipe, run, data, keys):
+            # what the last recipe left must not be taken for this one's
+            forget_results(run)
+        write_text(run.recipe, to_yaml(recipe))
+        write_split(run.split, data.source, data.split)
         fabric = make_fabric(recipe.hardware) if todo else None
         for name in todo:
             _train(recipe, run, data, name, keys[name], fabric, fresh)
-            stages.put(run, name, keys[name])
+            stages.put(run, name, keys[name], replace=fresh)
             summary.trained.append(name)
         summary.scores = _finish(recipe, run, data, keys)
     summary.seconds = time.monotonic() - started
     return summary
 
 
-def make_fabric(hardware: HardwareSpec) -> Any:
-    """Fabric for the recipe's hardware. Raises MissingOnHost for a device that is not there."""
-    from lightning_fabric import Fabric
-
-    if hardware.threads:
-        torch.set_num_threads(hardware.threads)
+def check_hardware(hardware: HardwareSpec) -> None:
+    """Raises MissingOnHost for a device that is not there, RecipeError for what is not built."""
+    if hardware.devices != 1 or hardware.nodes != 1 or hardware.strategy != "auto":
+        raise RecipeError(
+            "hardware: training on several devices is not supported yet",
+            hint="hardware.devices=1 hardware.nodes=1 hardware.strategy=auto",
+        )
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    wanted = hardware.accelerator
-    if not available.get(wanted, True):
+    if not available.get(hardware.accelerator, True):
         raise MissingOnHost(
-            f"hardware.accelerator is {wanted}, but this machine has no such device",
+            f"hardware.accelerator is {hardware.accelerator}, but this machine has no such device",
             hint="hardware.accelerator=auto uses what is there",
         )
+    if hardware.precision == "16-mixed" and scoring_device(hardware).type == "cpu":
+        raise RecipeError(
+            "hardware.precision: 16-mixed needs a GPU", hint="hardware.precision=bf16-mixed"
+        )
+
+
+def make_fabric(hardware: HardwareSpec) -> Any:
+    """Fabric for the recipe's hardware; raises what `check_hardware` raises."""
+    from lightning_fabric import Fabric
+
+    check_hardware(hardware)
+    if hardware.threads:
+        torch.set_num_threads(hardware.threads)
     fabric = Fabric(
-        accelerator=wanted,
+        accelerator=hardware.accelerator,
         devices=hardware.devices,
-        num_nodes=hardware.nodes,
-        strategy=hardware.strategy,
         precision=hardware.precision,
     )
     fabric.launch()
@@ -117,7 +132,7 @@ def make_fabric(hardware: HardwareSpec) -> Any:
 
 
 def scoring_device(hardware: HardwareSpec) -> torch.device:
-    """Where the final scores are computed: the device that training would use."""
+    """The device that training and the final scores use."""
     if hardware.accelerator in ("auto", "cuda") and torch.cuda.is_available():
         return torch.device("cuda")
     if hardware.accelerator in ("auto", "mps") and torch.backends.mps.is_available():
@@ -128,8 +143,6 @@ def scoring_device(hardware: HardwareSpec) -> torch.device:
 def _train(
     recipe: Recipe, run: RunDir, data: Prepared, name: str, key: str, fabric: Any, fresh: bool
 ) -> None:
-    import shutil
-
     spec = recipe.stages[name]
     folder = run.stage(name)
     if fresh:
@@ -165,29 +178,33 @@ def _train(
         }
 
     choice = Choice(data.task.primary, data.task.higher_is_better, spec.select)
-    fit(
-        fabric,
-        name,
-        key,
-        spec,
-        distiller,
-        feed,
-        evaluate,
-        choice,
-        recipe.hardware,
-        folder,
-        derive(recipe.seed, name),
-    )
+    seed = derive(recipe.seed, name)
+    try:
+        fit(
+            fabric,
+            name,
+            key,
+            spec,
+            distiller,
+            feed,
+            evaluate,
+            choice,
+            recipe.hardware,
+            folder,
+            seed,
+        )
+    except torch.OutOfMemoryError:
+        raise MissingOnHost(
+            f"stages.{name}: out of memory on {fabric.device}",
+            hint=f"halve data.batch and set stages.{name}.accumulate=2",
+        ) from None
 
 
 def _finish(recipe: Recipe, run: RunDir, data: Prepared, keys: dict[str, str]) -> dict[str, Any]:
     """Final weights, predictions on val and test, scores with intervals."""
-    key = digest([keys, recipe.export.model_dump(mode="json"), data.key])
-    if run.scores.is_file() and run.environment.is_file():
-        known = json.loads(run.environment.read_text(encoding="utf-8"))
-        if known.get("scored") == key:
-            scored: dict[str, Any] = json.loads(run.scores.read_text(encoding="utf-8"))
-            return scored
+    if _is_scored(recipe, run, data, keys):
+        scored: dict[str, Any] = json.loads(run.scores.read_text(encoding="utf-8"))
+        return scored
     last = stages.last_trained(recipe)
     costs: dict[str, Any] = {}
     used = {model for spec in recipe.stages.values() for model in (*spec.train, *spec.frozen)}
@@ -216,18 +233,41 @@ def _finish(recipe: Recipe, run: RunDir, data: Prepared, keys: dict[str, str]) -
             }
     write_text(run.scores, dump_json(scores))
     write_text(
-        run.environment, dump_json({**_environment(recipe, data, run, key), "models": costs})
+        run.environment, dump_json({**_environment(recipe, data, run, keys), "models": costs})
     )
     return scores
 
 
-def _environment(recipe: Recipe, data: Prepared, run: RunDir, key: str) -> dict[str, Any]:
+def _scored_key(recipe: Recipe, data: Prepared, keys: dict[str, str]) -> str:
+    models = {name: spec.model_dump(mode="json") for name, spec in recipe.models.items()}
+    return digest([keys, models, data.key])
+
+
+def _is_scored(recipe: Recipe, run: RunDir, data: Prepared, keys: dict[str, str]) -> bool:
+    """Do `models/`, `predictions/` and `scores.json` belong to these very stages?"""
+    if not (run.scores.is_file() and run.environment.is_file()):
+        return False
+    known = json.loads(run.environment.read_text(encoding="utf-8"))
+    return bool(known.get("scored") == _scored_key(recipe, data, keys))
+
+
+def forget_results(run: RunDir) -> None:
+    """Remove what was made from the trained weights, before other weights take their place."""
+    run.environment.unlink(missing_ok=True)
+    run.scores.unlink(missing_ok=True)
+    for folder in (run.root / "models", run.root / "predictions"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _environment(
+    recipe: Recipe, data: Prepared, run: RunDir, keys: dict[str, str]
+) -> dict[str, Any]:
     from edgekd.host import host_facts
 
     split = {part: len(getattr(data.split, part)) for part in ("train", "val", "test")}
     return {
         "edgekd": __version__,
-        "scored": key,
+        "scored": _scored_key(recipe, data, keys),
         "data": data.key,
         "split": split,
         "classes": list(data.task.classes),

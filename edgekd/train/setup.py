@@ -15,7 +15,7 @@ from edgekd.data.splits import Split, make_split, take_fraction
 from edgekd.errors import RecipeError
 from edgekd.losses.base import Batch, Facts
 from edgekd.models.build import build_network, load_weights, model_seed
-from edgekd.models.network import Network, OnnxTeacher
+from edgekd.models.network import Network
 from edgekd.plugins import load
 from edgekd.recipe import Recipe, StageSpec
 from edgekd.recipe_load import digest
@@ -94,20 +94,26 @@ def make_distiller(
         images = torch.rand(2, 3, size, size)
         labels = torch.arange(2) % task.outputs()
         facts = Facts(task.name, task.classes, tuple(counts), spec.data.batch or recipe.data.batch)
-        _check_widths(networks, images, task, name)
+        present = {model: networks[model] for model in (*spec.train, *spec.frozen)}
+        _check_widths(present, images, task, name)
         distiller.setup(Batch(images, labels), facts)
     return distiller
 
 
 def _check_widths(networks: dict[str, Network], images: Any, task: Task, stage: str) -> None:
     for name, network in networks.items():
-        if isinstance(network.net, OnnxTeacher):
-            width = network(images).shape[-1]
-            if width != task.outputs():
-                raise RecipeError(
-                    f"stages.{stage}: '{name}' gives {width} logits, the data has "
-                    f"{task.outputs()} classes"
-                )
+        was_training = network.training
+        network.eval()
+        with torch.no_grad():
+            logits = network(images)
+        network.train(was_training)
+        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        if found != (len(images), task.outputs()):
+            raise RecipeError(
+                f"stages.{stage}: '{name}' returns {found} for {len(images)} images, expected "
+                f"logits of shape ({len(images)}, {task.outputs()}), one per class",
+                hint="let its builder take `num_classes`",
+            )
 
 
 def stage_feed(recipe: Recipe, data: Prepared, spec: StageSpec, name: str) -> Feed:

@@ -1,8 +1,9 @@
 """Which stages are already done, by the hash of a stage and of all before it.
 
-A stage's key covers everything that could change its numbers: its own entry, the models it uses
-(with the contents of local files), the data and its split, the task, the seed, the precision,
-and the keys of the stages before it. Finished stages are kept beside the runs in `.stages/`, so
+A stage's key covers its own entry, the models it uses (with the contents of the files that the
+recipe names), the data and its split, the task, the seed, the precision, and the keys of the stages
+before it. It does not cover library versions, nor modules that one's own file imports: after such
+a change, `--fresh` trains anew. Finished stages are kept beside the runs in `.stages/`, so
 that variants of a recipe share their teacher.
 """
 
@@ -31,6 +32,7 @@ def stage_keys(recipe: Recipe, data_key: str) -> dict[str, str]:
             {
                 "format": FORMAT,
                 "before": list(keys.values()),
+                "name": name,  # it seeds order and adapters
                 "stage": stage.model_dump(mode="json", by_alias=True),
                 "models": {model: _model_key(recipe.models[model]) for model in used},
                 "losses": _file_keys(recipe.plugins),
@@ -83,10 +85,10 @@ def shelf(run: RunDir, key: str) -> Path:
     return run.root.parent / ".stages" / key
 
 
-def put(run: RunDir, name: str, key: str) -> None:
+def put(run: RunDir, name: str, key: str, *, replace: bool = False) -> None:
     """Keep a finished stage for other runs (hard links where the disk allows)."""
     target = shelf(run, key)
-    if target.exists():
+    if target.exists() and not replace:
         return
     with replace_folder(target) as temporary:
         _copy(run.stage(name), temporary)
@@ -104,7 +106,7 @@ def take(run: RunDir, name: str, key: str, models: list[str]) -> bool:
 
 def _copy(source: Path, target: Path) -> None:
     for path in source.iterdir():
-        if not path.is_file():  # `last/` is only for resuming
+        if not path.is_file() or path.name.startswith("."):  # `last/` is only for resuming
             continue
         try:
             os.link(path, target / path.name)
@@ -128,14 +130,20 @@ def last_trained(recipe: Recipe) -> dict[str, str]:
 
 
 def check_teachers(recipe: Recipe) -> None:
-    """A frozen model must have learned something. Raises RecipeError that names it."""
+    """A frozen model must have learned something. Raises RecipeError that names it.
+
+    `pretrained: true` brings a library's features, and a classifier for these classes that nobody
+    has trained: such a model cannot stand frozen either.
+    """
     for name, stage in recipe.stages.items():
         before = trained_before(recipe, name)
         for model in stage.frozen:
             spec = recipe.models[model]
-            if model not in before and not spec.pretrained and not spec.arch.startswith("onnx:"):
-                raise RecipeError(
-                    f"stages.{name}.frozen: '{model}' has random weights: no earlier stage trains "
-                    "it and it is not pretrained",
-                    hint=f"train it in a stage before, or set models.{model}.pretrained",
-                )
+            if model in before or spec.arch.startswith("onnx:") or isinstance(spec.pretrained, str):
+                continue
+            what = "a random classifier" if spec.pretrained else "random weights"
+            raise RecipeError(
+                f"stages.{name}.frozen: '{model}' has {what}: no earlier stage trains it",
+                hint=f"train it in a stage before, or set models.{model}.pretrained to a "
+                "checkpoint of these classes",
+            )

@@ -73,6 +73,16 @@ def test_it_is_zero_for_equal_logits_and_finite_for_huge_ones() -> None:
     assert torch.isfinite(huge)
 
 
+@pytest.mark.parametrize("tau", [1.0, 4.0])
+def test_a_very_confident_teacher_gives_a_finite_gradient(tau: float) -> None:
+    student = random_logits(1).float().requires_grad_()
+    teacher = torch.zeros(8, 5)
+    teacher[torch.arange(8), torch.tensor(TARGETS)] = 1e4
+    dkd(student, teacher, TARGETS, temperature=tau).backward()
+    assert student.grad is not None
+    assert torch.isfinite(student.grad).all()
+
+
 def test_gradcheck() -> None:
     student, teacher = random_logits(1, rows=3).requires_grad_(), random_logits(2, rows=3)
     assert torch.autograd.gradcheck(lambda z: dkd(z, teacher, TARGETS[:3]), (student,))

@@ -165,7 +165,7 @@ def test_a_gradient_passes_through_a_sources_head_but_not_into_it() -> None:
             "losses": {"x": {"from": "b", "to": "a"}, "y": {"from": "a", "to": "b"}},
         }
     )
-    terms = nn.ModuleDict({"x": HeadProbe(), "y": HeadProbe()})
+    terms = nn.ModuleDict({"term_x": HeadProbe(), "term_y": HeadProbe()})
     distiller = Distiller(stage, {"a": net(0), "b": net(1)}, terms)
     distiller(batch(), CLOCK)["x"].backward()
     assert all(p.grad is None for p in distiller.networks["b"].parameters())
@@ -189,7 +189,7 @@ def test_losses_run_in_fp32_under_autocast() -> None:
             return student.logits.sum()
 
     stage = StageSpec.model_validate({"train": ["s"], "losses": {"x": {"to": "s"}}})
-    distiller = Distiller(stage, {"s": net(0)}, nn.ModuleDict({"x": Spy()}))
+    distiller = Distiller(stage, {"s": net(0)}, nn.ModuleDict({"term_x": Spy()}))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         distiller(batch(), CLOCK)
     assert set(seen.values()) == {torch.float32}

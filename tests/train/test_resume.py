@@ -65,13 +65,19 @@ sys.exit(main(sys.argv[4:]))
 """
 
 
-def run_and_kill(path: Path, out: Path, epoch: int, step: int, number: int) -> int:
+def run_and_kill(path: Path, out: Path, epoch: int, step: int, number: int, *overrides: str) -> int:
     """Run the recipe in a process that gets a signal at one step of the second stage."""
     arguments = [str(epoch), str(step), str(int(number)), "distill", str(path), "--out", str(out),
-                 "hardware.checkpoint_every_s=1e-9"]  # fmt: skip
+                 "hardware.checkpoint_every_s=1e-9", *overrides]  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", KILLER, *arguments], capture_output=True, check=False
+        [sys.executable, "-W", "ignore", "-c", KILLER, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    if number == signal.SIGINT:
+        assert "interrupted" in done.stderr
+        assert "goes on from the last checkpoint" in done.stderr
     return done.returncode
 
 
@@ -167,6 +173,84 @@ def test_a_changed_network_file_is_noticed(tmp_path: Path) -> None:
     nets.write_text(nets.read_text().replace("Dropout(0.1)", "Dropout(0.5)"), encoding="utf-8")
     assert distill(path, out, "stages.distill.epochs=1", "stages.teacher.epochs=1") == 0
     assert weights(out) != first
+
+
+def test_an_interrupted_retrain_is_not_served_as_the_old_finished_stage(
+    reference: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path, whole = reference
+    out = tmp_path / "runs" / "x"
+    assert distill(path, out) == 0
+    overrides = ["stages.distill.optimizer.lr=0.01"]
+    assert run_and_kill(path, out, 3, 4, signal.SIGKILL, *overrides) == -signal.SIGKILL
+    assert distill(path, out) == 0
+    assert weights(out) == weights(whole)
+    stage = out / "stages" / "distill"
+    assert sha256(stage / "student.safetensors") == sha256(
+        whole / "stages" / "distill" / "student.safetensors"
+    )
+
+
+def test_a_command_that_fails_leaves_recipe_and_results_as_they_were(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path, tiny.tree(tmp_path))
+    out = tmp_path / "runs" / "x"
+    short = ["stages.teacher.epochs=1", "stages.distill.epochs=1"]
+    assert distill(path, out, *short) == 0
+    before = (out / "recipe.yaml").read_text(), weights(out)
+    assert distill(path, out, *short, "stages.distill.losses.kd.params.temprature=2") == 2
+    assert ((out / "recipe.yaml").read_text(), weights(out)) == before
+
+
+def test_mixed_precision_trains_where_the_device_has_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tiny.write(tmp_path, tiny.tree(tmp_path))
+    short = ["stages.teacher.epochs=1", "stages.distill.epochs=1"]
+    assert distill(path, tmp_path / "x", *short, "hardware.precision=bf16-mixed") == 0
+    assert distill(path, tmp_path / "y", *short, "hardware.precision=16-mixed") == 2
+    assert "16-mixed needs a GPU" in capsys.readouterr().err
+
+
+def test_a_score_that_is_costly_can_still_pick_the_epoch(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path, tiny.tree(tmp_path))
+    assert distill(path, tmp_path / "x", "task.primary=auroc", "stages.distill.epochs=1") == 0
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "x/stages/teacher/metrics.jsonl").read_text().splitlines()
+    ]
+    areas = [row["val"]["teacher"]["auroc"] for row in rows]
+    best = json.loads((tmp_path / "x/stages/teacher/done.json").read_text())["best"]["teacher"]
+    assert best["value"] == max(areas)
+
+
+def test_training_on_several_devices_is_refused_plainly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tiny.write(tmp_path, tiny.tree(tmp_path))
+    assert distill(path, tmp_path / "x", "hardware.devices=2") == 2
+    assert "not supported yet" in capsys.readouterr().err
+
+
+def test_a_library_teacher_with_a_random_classifier_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tiny.tree(tmp_path)
+    del recipe["stages"]["teacher"]
+    recipe["models"]["teacher"] = {"arch": "timm:resnet18", "pretrained": True}
+    assert distill(tiny.write(tmp_path, recipe), tmp_path / "x") == 2
+    assert "'teacher' has a random classifier" in capsys.readouterr().err
+
+
+def test_a_network_of_the_wrong_width_is_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tiny.tree(tmp_path)
+    wide = tmp_path / "wide.py"
+    fixed = tiny.NETS.replace("def build(num_classes,", "def build(")
+    wide.write_text(fixed.replace("Net(num_classes, width)", "Net(10, width)"), encoding="utf-8")
+    recipe["models"]["student"]["arch"] = f"file:{wide}:build"
+    assert distill(tiny.write(tmp_path, recipe), tmp_path / "x") == 2
+    assert "expected logits of shape (2, 4)" in capsys.readouterr().err
 
 
 def test_two_commands_cannot_write_into_one_run(tmp_path: Path) -> None:
