@@ -9,8 +9,8 @@ import numpy as np
 
 from edgekd.bundle import INPUT_NAME, Artifact
 from edgekd.errors import BundleError, MissingOnHost
-from edgekd.export.gate import PARITY, PIXELS
 from edgekd.export.golden import FOLDER, Golden, compare, preprocess_all, read_golden
+from edgekd.export.parity import PARITY, PIXELS
 from edgekd.image import Float32
 from edgekd.recommend import is_refused
 from edgekd.runtimes.session import Target, open_session, resolve, runtime_class

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.bundle import Artifact, Gate, Manifest, ModelFacts, Verdict, close_bundle
+from edgekd.data.origin import digests
+from edgekd.data.read import open_source
+from edgekd.data.splits import make_split
 from edgekd.export.golden import FOLDER, write_golden
 from edgekd.image import Float32
-from edgekd.recipe import InputSpec
+from edgekd.recipe import DataSpec, InputSpec
 from tests.tiny_onnx import write_classifier, write_int8_classifier
 
 CLASSES = ["none", "mild", "moderate", "severe"]  # those of the built-in data set
@@ -37,10 +40,13 @@ def write_bundle(folder: Path, *, int8: Gate | None = None, openvino: bool = Fal
                                           made_from="onnx-fp32", gate=gate("passed"))  # fmt: skip
     spec = InputSpec(size=SIZE)
     write_golden(folder / FOLDER, spec, _network(folder / "model.fp32.onnx"))
+    data = DataSpec.model_validate(RECIPE["data"])
+    source = open_source(data)
+    split = make_split(source, data.split, seed=0)
     manifest = Manifest(
         name="tiny", task="grading", primary="qwk", classes=CLASSES, input=spec,
         model=ModelFacts(name="student", arch="tiny", params=100, macs=1000, role="student"),
-        opset=18, artifacts=made, recipe=RECIPE,
+        opset=18, artifacts=made, recipe=RECIPE, provenance=digests(source, split),
     )  # fmt: skip
     return close_bundle(folder, manifest)
 

@@ -125,11 +125,12 @@ def _class_folders(data: Path, manifest: Manifest) -> list[str]:
 
 
 def _is_own_tree(data: Path, manifest: Manifest) -> bool:
-    """Whether class folders are the ones that the bundle was split from, training images and all."""
+    """Whether class folders are the ones that the bundle was split from, training part and all."""
     from edgekd.data.origin import is_same_data
     from edgekd.data.read import open_source
 
-    if (manifest.recipe.get("data") or {}).get("name") != "folder":
+    tree = manifest.recipe.get("data")
+    if not isinstance(tree, dict) or tree.get("name") != "folder":
         return False
     root = _own_spec(manifest, None).root
     if root is not None and Path(root).expanduser().resolve() == data.resolve():

@@ -32,7 +32,6 @@ images (the stored predictions may come from mixed precision) statistics decide 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -42,18 +41,16 @@ from edgekd.bundle import Check, Gate, Verdict
 from edgekd.errors import DataError
 from edgekd.export.evidence import group_changes, macro_upper, tango_upper
 from edgekd.export.golden import GoldenResult
+from edgekd.export.parity import CheckVerdict, parity, parity_on_test, preprocessing
 from edgekd.recipe import GateSpec
 from edgekd.results import Predictions
 from edgekd.tasks.base import Floats, Ints, Task
 
-PARITY = 1e-3  # of the largest logit; fp32 kernels differ by about 1e-6, a wrong layer by far more
-PIXELS = 2.0 / 255.0  # libjpeg builds differ by a grey level or two
 MIN_POSITIVES = 50  # below, one flip moves a class by more than 2 points
 OVER_CLASSES = frozenset({"macc", "macro_f1", "precision", "recall", "specificity", "qwk"})
 SLOW_RESAMPLES = 200  # for a score that is too costly for 2,000, such as AUROC
 
 Bools = npt.NDArray[np.bool_]
-CheckVerdict = Verdict | Literal["reported"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def gate(
     no test images are at hand: an int8 artifact is then inconclusive, with `why_no_images`).
     """
     is_exact = precision == "fp32"
-    checks = [_parity(golden, is_exact), _preprocessing(golden)]
+    checks = [parity(golden, is_exact), preprocessing(golden)]
     images = groups = 0
     if reference is not None and candidate is not None:
         _same_images(reference, candidate)
@@ -92,7 +89,7 @@ def gate(
             return Gate(verdict="refused", checks=checks, images=len(candidate.ids), groups=0)
         pair = _pair(task, reference, candidate)
         images, groups = len(pair.targets), len(set(pair.groups))
-        equal = _parity_on_test(reference, candidate)
+        equal = parity_on_test(reference, candidate)
         checks += [equal] if is_exact else []
         if images:
             found = [
@@ -125,41 +122,6 @@ def _is_class(check: Check) -> bool:
 
 def _reported(check: Check) -> Check:
     return check.model_copy(update={"verdict": "reported"})
-
-
-def _parity(golden: GoldenResult, is_exact: bool) -> Check:
-    good = golden.is_finite and (golden.relative <= PARITY and golden.flips == 0)
-    verdict: CheckVerdict = "passed" if good else "refused"
-    if not is_exact and golden.is_finite:
-        verdict = "reported"
-    detail = f"largest logit difference as a part of the largest logit; {golden.flips} of " + (
-        f"{golden.images} golden pictures decided otherwise"
-        if golden.is_finite
-        else f"{golden.images} golden pictures; some logits are not finite"
-    )
-    value = golden.relative if np.isfinite(golden.relative) else None
-    return Check(name="parity", verdict=verdict, value=value,
-                 limit=PARITY if is_exact else None, detail=detail)  # fmt: skip
-
-
-def _preprocessing(golden: GoldenResult) -> Check:
-    return Check(
-        name="preprocessing",
-        verdict="passed" if golden.pixels <= PIXELS else "refused",
-        value=golden.pixels,
-        limit=PIXELS,
-        detail="largest pixel difference of the golden pictures, decoded and resized again",
-    )
-
-
-def _parity_on_test(reference: Predictions, candidate: Predictions) -> Check:
-    scale = max(float(np.abs(reference.logits).max(initial=0.0)), 1e-6)
-    gap = float(np.abs(candidate.logits - reference.logits).max(initial=0.0)) / scale
-    flips = int(np.sum(candidate.logits.argmax(axis=1) != reference.logits.argmax(axis=1)))
-    return Check(name="parity-test", verdict="passed" if gap <= PARITY else "reported",
-                 value=gap, limit=PARITY,
-                 detail=f"the same on {len(reference.ids)} test images; {flips} decided otherwise",
-                 )  # fmt: skip
 
 
 def _same_images(reference: Predictions, candidate: Predictions) -> None:

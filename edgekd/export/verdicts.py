@@ -50,8 +50,10 @@ def carry_reasons(old: Manifest, new: Manifest, say: Say) -> Manifest:
     for name, artifact in new.artifacts.items():
         before = old.artifacts.get(name)
         reason = before.gate.accepted_because if before and before.gate else None
-        is_same = before is not None and before.files == artifact.files and all(
-            old.files[file].sha256 == new.files[file].sha256 for file in artifact.files
+        is_same = (
+            before is not None
+            and before.files == artifact.files
+            and all(old.files[file].sha256 == new.files[file].sha256 for file in artifact.files)
         )
         if reason and artifact.gate and artifact.gate.accepted_because is None and is_same:
             artifacts[name] = _accepted(artifact, reason)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +13,11 @@ from PIL import Image
 from edgekd.bench.accuracy import find_images, score
 from edgekd.bench.run import bench
 from edgekd.bundle import close_bundle, read_manifest
+from edgekd.data.origin import digests
+from edgekd.data.read import open_source
+from edgekd.data.splits import make_split
 from edgekd.errors import BundleError, DataError
+from edgekd.recipe import DataSpec
 from edgekd.runtimes.session import open_session
 from tests.bench.test_run import QUICK
 from tests.tiny_bundle import write_bundle
@@ -61,6 +67,69 @@ def test_a_folder_with_the_classes_is_taken_whole_in_the_bundles_order(
     expected = [["none", "mild", "moderate", "severe"].index(name) for name in names]
     assert images.targets.tolist() == expected
     assert sorted(set(expected)) == [0, 1, 3]
+
+
+class TestABundleSplitFromClassFolders:
+    """Its own tree has the very shape of a folder of new images."""
+
+    CLASSES: ClassVar[list[str]] = ["none", "mild", "moderate", "severe"]
+
+    @pytest.fixture
+    def tree(self, bundle: Path, tmp_path: Path) -> Path:
+        """Ten pictures of each class, of which the bundle was split 6-2-2."""
+        root = write_pictures(tmp_path / "tree", self.CLASSES, each=10)
+        manifest = read_manifest(bundle)
+        data = {"name": "folder", "root": str(root), "params": {"classes": self.CLASSES},
+                "split": "6-2-2"}  # fmt: skip
+        source = open_source(DataSpec.model_validate(data))
+        split = make_split(source, "6-2-2", seed=0)
+        self.test_ids = [source.ids()[index] for index in split.test]
+        changes = {"recipe": {"data": data}, "provenance": digests(source, split)}
+        close_bundle(bundle, manifest.model_copy(update=changes))
+        return root
+
+    def test_of_its_own_tree_only_the_test_part_is_scored(self, bundle: Path, tree: Path) -> None:
+        images = find_images(tree, read_manifest(bundle))
+        assert [images.source.ids()[index] for index in images.indices] == self.test_ids
+
+    def test_a_copy_of_the_tree_with_new_times_is_still_its_own(
+        self, bundle: Path, tree: Path, tmp_path: Path
+    ) -> None:
+        away = tmp_path / "away"
+        shutil.copytree(tree, away, copy_function=shutil.copyfile)
+        shutil.rmtree(tree)
+        images = find_images(away, read_manifest(bundle))
+        assert [images.source.ids()[index] for index in images.indices] == self.test_ids
+
+    def test_another_tree_is_taken_whole(self, bundle: Path, tree: Path, tmp_path: Path) -> None:
+        other = write_pictures(tmp_path / "other", self.CLASSES, each=3)
+        assert len(find_images(other, read_manifest(bundle))) == 12
+
+    def test_one_image_more_at_the_recipes_root_is_refused(self, bundle: Path, tree: Path) -> None:
+        shutil.copyfile(tree / "none" / "0.png", tree / "none" / "00.png")
+        for data in (tree, None):
+            with pytest.raises(DataError, match="not the data the bundle was split from") as caught:
+                find_images(data, read_manifest(bundle))
+            assert "a folder per class of new images" in (caught.value.hint or "")
+
+    def test_a_picture_with_another_label_is_refused(self, bundle: Path, tree: Path) -> None:
+        (tree / "none" / "0.png").rename(tree / "mild" / "00.png")
+        with pytest.raises(DataError, match="not the data the bundle was split from"):
+            find_images(None, read_manifest(bundle))
+
+
+def test_a_split_that_deals_other_images_is_refused(bundle: Path) -> None:
+    recipe(bundle, params={"images": 124, "size": 32})
+    with pytest.raises(DataError, match="not the data the bundle was split from"):
+        find_images(None, read_manifest(bundle))
+
+
+def test_a_bundle_that_does_not_record_its_images_is_not_trusted_to_find_them(
+    bundle: Path,
+) -> None:
+    manifest = read_manifest(bundle).model_copy(update={"provenance": {}})
+    with pytest.raises(DataError, match="does not record which images"):
+        find_images(None, manifest)
 
 
 def test_scores_come_with_the_measurement(bundle: Path, tmp_path: Path) -> None:

@@ -17,13 +17,14 @@ class Plain(DataSource):
         self,
         targets: Sequence[int],
         *,
+        ids: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
         parts: Sequence[str] | None = None,
         images: Sequence[Image] | None = None,
         classes: int | None = None,
     ) -> None:
         self._targets = np.array(targets, dtype=np.int64)
-        self._ids = [f"i{index}" for index in range(len(targets))]
+        self._ids = list(ids or [f"i{index}" for index in range(len(targets))])
         self._groups = self._ids if groups is None else list(groups)
         self._parts = parts
         self._images = images

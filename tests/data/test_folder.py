@@ -87,6 +87,17 @@ def test_deeper_folders_are_patients_only_if_the_recipe_says_so(tmp_path: Path) 
     assert loose.groups() == loose.ids()
 
 
+def test_visits_below_a_patient_belong_to_the_patient(tmp_path: Path) -> None:
+    root = draw(tmp_path, "a/p1/v1/1.png", "a/p1/v2/2.png", "a/p1/3.png", "b/p1/v1/4.png",
+                "b/p2/v1/5.png")  # fmt: skip
+    source = Folder(root=root, group="folder")
+    owners = dict(zip(source.ids(), source.groups(), strict=True))
+    assert owners == {"a/p1/v1/1.png": "p1", "a/p1/v2/2.png": "p1", "a/p1/3.png": "p1",
+                      "b/p1/v1/4.png": "p1", "b/p2/v1/5.png": "p2"}  # fmt: skip
+    with pytest.raises(DataError, match="is 'p1' a patient"):
+        Folder(root=root)
+
+
 def test_an_empty_class_or_an_empty_tree_is_refused(tmp_path: Path) -> None:
     draw(tmp_path, "a/1.png")
     (tmp_path / "b").mkdir()

@@ -90,6 +90,22 @@ def lone_quantizer(model):
     node(model, "feature").input[0] = "input_q"
 
 
+def integer_operator(model):
+    node(model, "active").op_type = "QLinearMatMul"
+
+
+def other_scale_on_the_way_back(model):
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "other_scale"))
+    node(model, "input_dq").input[1] = "other_scale"
+
+
+def weight_through_a_reshape(model):
+    replaced(model, "conv_scale", np.full(4, 0.01, np.float32))
+    replaced(model, "conv_zero", np.zeros(4, np.int8))
+    set_axis(node(model, "conv"), 0)
+    model.graph.node.append(helper.make_node("Identity", ["conv"], ["conv_again"]))
+
+
 def old_opset(model):
     model.opset_import[0].version = 12
 
@@ -134,6 +150,9 @@ BROKEN = {
     wrong_linear_axis: "weight-axis",
     quantized_output: "quantized-output",
     lone_quantizer: "unpaired",
+    integer_operator: "not-qdq",
+    other_scale_on_the_way_back: "pair-differs",
+    weight_through_a_reshape: "weight-axis",
     old_opset: "opset",
     new_opset: "opset",
     new_ir: "ir-version",

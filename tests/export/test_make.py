@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -12,75 +11,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgekd.bundle import MANIFEST, close_bundle, open_bundle, read_manifest
-from edgekd.data.read import open_source, read_squares
-from edgekd.data.splits import make_split, write_split
-from edgekd.errors import BundleError, CheckpointError, GateFailed, RecipeError
+from edgekd.bundle import MANIFEST, open_bundle, read_manifest
+from edgekd.cli import main
+from edgekd.errors import CheckpointError, EdgekdError, GateFailed, RecipeError
 from edgekd.export import onnx_int8
-from edgekd.export.make import bundle_of, export
-from edgekd.export.onnx_from_torch import logits_of_torch
-from edgekd.image import to_input
-from edgekd.recipe_load import load, to_yaml
+from edgekd.export.make import bundle_of
 from edgekd.results import Predictions
-from edgekd.rundir import RunDir, write_text
-from tests import tiny
-
-REASON = "a test of the machinery"
-ALL = ["onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-int8"]
-
-
-def quiet_export(target, **options):
-    """Export without talk on stderr; returns the manifest and what was said."""
-    said: list[str] = []
-    return export(target, progress=said.append, **options), said
-
-
-def drop(bundle, *names, **provenance):
-    """Take artifacts out of a bundle again, as if they had never been made."""
-    manifest = read_manifest(bundle)
-    kept = {name: a for name, a in manifest.artifacts.items() if name not in names}
-    changed = {**manifest.provenance, **provenance}
-    close_bundle(bundle, manifest.model_copy(update={"artifacts": kept, "provenance": changed}))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run as `edgekd distill` leaves it, untrained; the truth is what the student says."""
-    from edgekd.models.build import build_network
-    from edgekd.train.checkpoint import save_weights
-
-    folder = tmp_path_factory.mktemp("trained")
-    recipe = load(tiny.write(folder, tiny.tree(folder)))
-    run = RunDir(folder / "run")
-    write_text(run.recipe, to_yaml(recipe))
-    source = open_source(recipe.data)
-    split = make_split(source, recipe.data.split, seed=0)
-    write_split(run.split, source, split)
-    squares = read_squares(source, split.test, recipe.data.input)
-    for name in ("teacher", "student"):
-        network = build_network(recipe.models[name], outputs=len(source.classes), seed=1)
-        save_weights(network.net, run.weights(name))
-        logits = logits_of_torch(network, to_input(squares))
-        ids, groups = (
-            [values[i] for i in split.test] for values in (source.ids(), source.groups())
-        )
-        said = Predictions(ids, groups, logits.argmax(axis=1).astype(np.int64), logits)
-        said.save(run.predictions(name, "test"))
-    return run.root
-
-
-@pytest.fixture(scope="module")
-def exported(trained, tmp_path_factory):
-    """The same run after a full export, its inconclusive gates accepted."""
-    root = tmp_path_factory.mktemp("exported") / "run"
-    shutil.copytree(trained, root)
-    return root, *quiet_export(root, accept_inconclusive=REASON)
-
-
-@pytest.fixture
-def run(exported, tmp_path):
-    """A copy of the exported run to change."""
-    return RunDir(Path(shutil.copytree(exported[0], tmp_path / "run")))
+from edgekd.rundir import RunDir, only_one
+from tests.export.runs import ALL, REASON, drop, quiet_export, unaccept
 
 
 class TestRun:
@@ -107,7 +45,8 @@ class TestRun:
         assert manifest.model.name == "student"
         assert manifest.model.macs > manifest.model.params > 0
         assert manifest.artifacts["openvino-int8"].made_from == "onnx-int8"
-        assert {"weights_sha256", "data_fingerprint", "versions"} <= set(manifest.provenance)
+        assert {"weights_sha256", "data_fingerprint", "versions", "test_ids_sha256",
+                "other_ids_sha256"} <= set(manifest.provenance)  # fmt: skip
         assert manifest.recipe["name"] == "tiny"
 
     def test_the_files_are_those_that_the_architecture_names(self, exported):
@@ -211,42 +150,66 @@ class TestInconclusive:
         assert REASON in (exported[0] / "bundle" / "model-card.md").read_text()
 
 
-class TestBundle:
-    def test_a_lowering_is_added_without_torch(self, run, monkeypatch):
+class TestAccepting:
+    def test_one_more_artifact_keeps_the_reason_of_those_whose_files_are_the_same(self, run):
         drop(run.bundle, "openvino-int8")
-        monkeypatch.setitem(sys.modules, "torch", None)
-        manifest, said = quiet_export(
-            run.bundle, make=["openvino-int8"], accept_inconclusive=REASON
-        )
-        assert said[0] == "student: making openvino-int8"
-        assert sorted(manifest.artifacts) == ALL
-        assert manifest.artifacts["openvino-int8"].gate.images > 0
-        open_bundle(run.bundle)
-
-    def test_what_is_there_already_is_not_made_again(self, run):
-        _, said = quiet_export(run.bundle, make=["openvino-int8"])
-        assert said == [f"{run.bundle}: up to date"]
-
-    def test_copied_away_it_is_judged_against_its_fp32_model(self, run, tmp_path):
-        drop(run.bundle, "openvino-int8")
-        away = Path(shutil.copytree(run.bundle, tmp_path / "away"))
-        manifest, _ = quiet_export(away, make=["openvino-int8"], accept_inconclusive=REASON)
-        gate = manifest.artifacts["openvino-int8"].gate
-        assert gate.images == manifest.artifacts["onnx-int8"].gate.images > 0
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["away", "run"]
-
-    def test_without_its_data_int8_is_inconclusive_and_fp32_passes_by_parity(self, run):
-        drop(run.bundle, "openvino-fp32", "openvino-int8", data_fingerprint="other")
-        with pytest.raises(GateFailed, match="the data set has changed since the export"):
-            quiet_export(run.bundle, make=["openvino-fp32", "openvino-int8"])
+        with pytest.raises(GateFailed, match="openvino-int8: inconclusive") as caught:
+            quiet_export(run.root, make=["openvino-int8"])
+        assert "onnx-int8: " not in caught.value.message
         artifacts = open_bundle(run.bundle).artifacts
-        assert artifacts["openvino-fp32"].gate.verdict == "passed"
-        assert artifacts["openvino-int8"].gate.verdict == "inconclusive"
+        assert artifacts["onnx-int8"].gate.accepted_because == REASON
+        assert artifacts["openvino-int8"].gate.accepted_because is None
+        assert REASON in (run.bundle / "model-card.md").read_text()
 
-    def test_without_its_data_nothing_can_be_quantized(self, run):
-        drop(run.bundle, "onnx-int8", "openvino-int8", data_fingerprint="other")
-        with pytest.raises(BundleError, match="quantizing needs training images"):
-            quiet_export(run.bundle, make=["onnx-int8"])
+    def test_a_file_that_came_out_otherwise_is_accepted_anew(self, run, monkeypatch):
+        honest = onnx_int8.convert
+
+        def otherwise(source, target, squares):
+            notes = honest(source, target, squares)
+            model = onnx.load(target)
+            model.doc_string = "other bytes"
+            onnx.save(model, target)
+            return notes
+
+        monkeypatch.setattr(onnx_int8, "convert", otherwise)
+        drop(run.bundle, "openvino-fp32")
+        with pytest.raises(GateFailed, match="onnx-int8: inconclusive"):
+            quiet_export(run.root, make=["openvino-fp32"])
+        assert open_bundle(run.bundle).artifacts["onnx-int8"].gate.accepted_because is None
+
+    @pytest.mark.parametrize("target", ["root", "bundle"])
+    def test_an_interruption_leaves_the_bundle_whole(self, run, monkeypatch, target):
+        unaccept(run.bundle)
+
+        def killed(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("edgekd.export.verdicts.close_bundle", killed)
+        with pytest.raises(KeyboardInterrupt):
+            quiet_export(getattr(run, target), accept_inconclusive="another reason")
+        manifest = open_bundle(run.bundle)
+        assert manifest.artifacts["onnx-int8"].gate.accepted_because is None
+        assert not list(run.root.glob(".bundle.*"))
+
+    def test_not_while_another_command_works_in_the_run(self, run):
+        unaccept(run.bundle)
+        with only_one(run.root), pytest.raises(EdgekdError, match="another edgekd is working"):
+            quiet_export(run.bundle, accept_inconclusive=REASON)
+
+    @pytest.mark.parametrize("blank", ["", " ", "\t"])
+    def test_a_blank_reason_is_a_usage_error(self, run, blank):
+        unaccept(run.bundle)
+        for target in (run.root, run.bundle):
+            with pytest.raises(EdgekdError, match="the reason is empty") as caught:
+                quiet_export(target, accept_inconclusive=blank)
+            assert caught.value.exit_code == 2
+        assert open_bundle(run.bundle).artifacts["onnx-int8"].gate.accepted_because is None
+
+    def test_a_blank_reason_is_refused_before_anything_is_trained(self, tmp_path, capsys):
+        out = tmp_path / "out"
+        assert main(["run", "quickstart", "--out", str(out), "--accept-inconclusive", " "]) == 2
+        assert "the reason is empty" in capsys.readouterr().err
+        assert not out.exists()
 
 
 class TestForeseeableErrors:
