@@ -1,7 +1,8 @@
 """Which artifact to deploy on a host: the fastest of those that may ship.
 
-Only measurements of the file that the bundle now holds count, at batch 1, and in the runtime
-that its gate proved: the same file in another runtime is another model.
+Only measurements of the file that the bundle now holds count, at batch 1, and in the runtime, on
+the kind of device and in the arithmetic that its gate proved: the same file elsewhere is another
+model.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 from edgekd.bundle import Artifact, Manifest
 from edgekd.host import host_name
 from edgekd.results import Measurement, read_measurements
+
+PROVEN_ON = "CPU"  # where the export ran the artifacts for their gates
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,9 @@ class Recommendation:
     tied: list[str] = field(default_factory=list)
 
 
-def is_reference(artifact: Artifact) -> bool:
-    """The fp32 ONNX model is what the others are held against; it needs no gate of its own."""
-    return artifact.precision == "fp32" and artifact.made_from is None
-
-
 def may_ship(artifact: Artifact) -> bool:
-    """Its gate passed, a person accepted an inconclusive one, or it is the reference."""
-    return is_reference(artifact) if artifact.gate is None else artifact.gate.may_ship
+    """Its gate passed, or a person accepted an inconclusive one with a reason."""
+    return artifact.gate is not None and artifact.gate.may_ship
 
 
 def is_refused(artifact: Artifact) -> bool:
@@ -53,6 +51,10 @@ def recommend(manifest: Manifest, measurements: Iterable[Measurement]) -> Recomm
         artifact = manifest.artifacts.get(row.artifact)
         if artifact is None or row.batch != 1 or row.runtime != artifact.runtime:
             continue
+        if row.device.partition(":")[0].upper() != PROVEN_ON or (
+            row.precision_asked == "fp32" and row.precision_ran != "f32"
+        ):
+            continue  # no gate has seen that arithmetic
         entry = manifest.files.get(artifact.file)
         if entry is None or entry.sha256 != row.sha256:
             continue

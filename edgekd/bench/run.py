@@ -114,14 +114,21 @@ def bench(
     return rows
 
 
-def is_measured(folder: Path, batches: Sequence[int]) -> bool:
-    """Has every artifact of a bundle that can run here been measured here, as it is now?"""
+def is_measured(folder: Path, batches: Sequence[int], *, threads: int, repeats: int) -> bool:
+    """Has every artifact of a bundle that can run here been measured here, as it is now?
+
+    `threads` 0 is the runtime's own choice; fewer `repeats` than asked for do not count.
+    """
     found = resolve(folder)
     path = found.folder / "bench" / f"{host_name()}.jsonl"
     if found.manifest is None or not path.is_file():
         return False
     files = found.manifest.files
-    done = {(row.artifact, row.runtime, row.batch, row.sha256) for row in read_measurements(path)}
+    done = {
+        (row.artifact, row.runtime, row.batch, row.sha256)
+        for row in read_measurements(path)
+        if row.repeats >= repeats and threads in (0, row.threads)
+    }
     return all(
         (artifact.name, artifact.runtime, batch, files[artifact.file].sha256) in done
         for artifact in _jobs(found, None, None)

@@ -162,17 +162,22 @@ def run(
         export_target(folder.root, make=None, accept_inconclusive=accept)
     except GateFailed as error:
         failed = error  # what passed is still measured and reported
+    wanted = loaded.bench
     for bundle in (folder.bundle, folder.reference):
-        if bundle.is_dir() and not fresh and is_measured(bundle, loaded.bench.batch):
+        if not bundle.is_dir():
+            continue
+        if not fresh and is_measured(
+            bundle, wanted.batch, threads=wanted.threads, repeats=wanted.repeats
+        ):
             say(f"{bundle.name}: already measured on this host")
-        elif bundle.is_dir():
+        else:
             bench_target(
                 bundle,
-                batches=tuple(loaded.bench.batch),
-                threads=loaded.bench.threads,
-                warmup=loaded.bench.warmup,
-                repeats=loaded.bench.repeats,
-                seconds=loaded.bench.seconds,
+                batches=tuple(wanted.batch),
+                threads=wanted.threads,
+                warmup=wanted.warmup,
+                repeats=wanted.repeats,
+                seconds=wanted.seconds,
             )
     _report([folder.root], None, json)
     if failed:

@@ -47,7 +47,10 @@ class OnnxRuntime(Runtime):
         ort = _import()
         provider, index = _provider(ort, self.options.device)
         settings = self._settings(ort, graph)
-        choice = (provider, {"device_id": index}) if index else provider
+        settings_of = {"device_id": index} if index else {}
+        if provider.startswith("CUDA"):
+            settings_of["use_tf32"] = "0"  # fp32 must mean f32
+        choice = (provider, settings_of) if settings_of else provider
         providers = [choice] if provider.startswith("CPU") else [choice, f"CPU{SUFFIX}"]
         with tempfile.TemporaryDirectory(prefix="edgekd-") as scratch:
             optimized = Path(scratch) / "optimized.onnx"
@@ -71,7 +74,7 @@ class OnnxRuntime(Runtime):
         self.facts.inputs = {i.name: _shape(i.shape) for i in self._session.get_inputs()}
         self.facts.types = {i.name: _numpy_type(i.type) for i in self._session.get_inputs()}
         self.facts.outputs = {o.name: _shape(o.shape) for o in self._session.get_outputs()}
-        self._say_precision(ran, is_optimized=ran is not graph)
+        self._say_precision(ran, is_optimized=ran is not graph, provider=provider)
         return self
 
     def run(self, inputs: Arrays) -> Arrays:
@@ -107,7 +110,11 @@ class OnnxRuntime(Runtime):
     def _device(self, provider: str, index: str) -> str:
         return _short(provider).upper() + (f":{index}" if index else "")
 
-    def _say_precision(self, graph: OnnxGraph, *, is_optimized: bool) -> None:
+    def _say_precision(self, graph: OnnxGraph, *, is_optimized: bool, provider: str) -> None:
+        if not provider.startswith(("CPU", "CUDA")):
+            self.facts.precision = "unknown"
+            self.facts.notes.append(f"{_short(provider)} does not say in what precision it ran")
+            return
         if not is_optimized:
             # no Q/DQ and no float16 weights, or a provider that compiles the graph out of sight
             self.facts.precision = "i8" if graph.is_quantized else "f16" if graph.is_half else "f32"

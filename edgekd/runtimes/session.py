@@ -125,6 +125,8 @@ def open_session(
     if is_refused(chosen):
         log.warn(f"{chosen.name} was refused by its gate: do not deploy it")
     name = runtime or chosen.runtime
+    if opened.manifest is not None and name != chosen.runtime:
+        log.warn(f"{chosen.name} was proven in {chosen.runtime}, not in {name}")
     loader = runtime_class(name)
     if Path(chosen.file).suffix not in loader.suffixes:
         raise BundleError(f"{chosen.name}: runtime '{name}' cannot load {chosen.file}, only "
