@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from edgekd.errors import DataError
 from edgekd.recipe import InputSpec
 
-MAX_PIXELS = 178_000_000  # below the limit at which Pillow itself refuses, with its own words
+MAX_PIXELS = 178_000_000  # a whole-slide thumbnail fits; a decompression bomb does not
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 
@@ -37,28 +37,38 @@ def decode(source: Path | bytes) -> UInt8:
             stream = io.BytesIO(source) if isinstance(source, bytes) else source
             with Image.open(stream, formats=FORMATS) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
-                    raise DataError(
-                        f"{name}: {picture.width}x{picture.height} pixels, the limit is "
-                        f"{MAX_PIXELS // 1_000_000} million"
-                    )
+                    raise _too_large(name, f"{picture.width}x{picture.height} pixels")
                 upright = ImageOps.exif_transpose(picture)
-                if upright.mode == "F":
-                    raise DataError(
-                        f"{name}: floating-point pixels, expected 8 or 16 bits per channel"
-                    )
-                if upright.mode.startswith("I"):
-                    grey = np.asarray(upright)
-                    if grey.dtype != np.uint8:
-                        deep = upright.mode.startswith("I;16") or grey.max(initial=0) > 255
-                        grey = (grey // 256 if deep else grey).clip(0, 255).astype(np.uint8)
-                    return np.repeat(grey[:, :, None], 3, axis=2)
+                if upright.mode == "F" or upright.mode.startswith("I"):
+                    return np.repeat(_grey(upright, name)[:, :, None], 3, axis=2)
                 return np.asarray(upright.convert("RGB"))
     except FileNotFoundError:
         raise DataError(f"{name}: no such image") from None
     except (DataError, MemoryError):
         raise
+    except Image.DecompressionBombError:  # far beyond the limit: Pillow does not even say the size
+        raise _too_large(name, "too many pixels") from None
     except Exception as error:  # a corrupt picture can raise nearly anything inside Pillow
-        raise DataError(f"{name}: cannot be read as an image: {error}") from None
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{name}: cannot be read as an image: {reason}") from None
+
+
+def _too_large(name: str, size: str) -> DataError:
+    return DataError(f"{name}: {size}, the limit is {MAX_PIXELS // 1_000_000} million pixels")
+
+
+def _grey(picture: Image.Image, name: str) -> UInt8:
+    """Deep greyscale to 8 bits: 16-bit by its top half, 32-bit by the range that it holds."""
+    pixels = np.asarray(picture)
+    low, high = pixels.min(initial=0), pixels.max(initial=0)
+    if picture.mode == "F":
+        raise DataError(f"{name}: floating-point pixels, expected 8 or 16 bits per channel")
+    if low < 0 or high > 65535:
+        raise DataError(
+            f"{name}: {picture.mode} pixels from {low} to {high}, expected an 8- or 16-bit picture"
+        )
+    deep = picture.mode.startswith("I;16") or high > 255
+    return (pixels // 256 if deep else pixels).astype(np.uint8)
 
 
 def resize(image: UInt8, spec: InputSpec) -> UInt8:

@@ -66,17 +66,18 @@ def _artifact(target: Target, artifact: Artifact, golden: Golden) -> dict[str, A
                 return np.concatenate(parts).astype(np.float32)
 
             result = compare(golden, target.manifest.input, model)
-            ran = session.facts.precision
+            ran = session.inspect().precision
     except MissingOnHost as error:
         return {**row, "result": SKIPPED, "reason": error.message}
     is_exact = artifact.precision == "fp32"
     is_close = result.relative <= PARITY and result.flips == 0
     checks = artifact.gate.checks if artifact.gate else []
     at_export = next((check.value for check in checks if check.name == "parity"), None)
-    as_before = at_export is None or result.relative <= 1.5 * at_export + 0.02
+    limit = PARITY if is_exact else None if at_export is None else 1.5 * at_export + 0.02
+    as_before = limit is None or result.relative <= limit
     good = result.is_finite and (is_close if is_exact else as_before)
     return {
         **row, "ran_in": ran, "images": result.images, "max_diff": result.logits,
-        "relative": result.relative, "at_export": at_export, "flips": result.flips,
+        "relative": result.relative, "at_export": at_export, "limit": limit, "flips": result.flips,
         "result": OK if good else FAILED,
     }  # fmt: skip

@@ -10,7 +10,7 @@ from PIL import Image
 
 from edgekd.errors import BundleError, DataError
 from edgekd.predict import predict
-from tests.tiny_bundle import CLASSES, write_bundle
+from tests.tiny_bundle import CLASSES, gate, write_bundle
 from tests.tiny_onnx import write_classifier
 
 
@@ -82,6 +82,27 @@ def test_a_folder_without_pictures(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no pictures"):
         predict(bundle, [tmp_path / "empty"])
+
+
+@pytest.mark.parametrize("verdict", ["inconclusive", "refused"])
+def test_a_named_artifact_that_may_not_ship_is_warned_about(
+    verdict: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bundle(tmp_path / "b", int8=gate(verdict))  # type: ignore[arg-type]
+    list(predict(tmp_path / "b", [pictures / "b.png"], artifact="onnx-int8"))
+    said = {
+        "inconclusive": "may not ship: its gate was inconclusive",
+        "refused": "was refused by its gate",
+    }
+    assert f"warning: onnx-int8 {said[verdict]}" in capsys.readouterr().err
+
+
+def test_what_a_person_accepted_is_not_warned_about(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bundle(tmp_path / "b", int8=gate("inconclusive", accepted="shown elsewhere"))
+    list(predict(tmp_path / "b", [pictures / "b.png"], artifact="onnx-int8"))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_foreign_model_has_no_classes(pictures: Path, tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgekd.bundle import Gate, Manifest
-from edgekd.recommend import recommend
+from edgekd.host import host_name
+from edgekd.recommend import is_current, may_ship, on_this_host, recommend
+from edgekd.results import append_jsonl
 from tests.bench.measurements import measurement
 from tests.tiny_bundle import gate, write_bundle
 
@@ -45,6 +47,53 @@ def test_what_a_person_accepted_may_ship_and_says_so(tmp_path: Path) -> None:
 def test_a_gate_holds_for_its_own_runtime_only(manifest: Manifest) -> None:
     elsewhere = measurement(manifest, "onnx-int8", 1.0, runtime="openvino")
     assert recommend(manifest, [elsewhere]).artifact is None
+
+
+@pytest.mark.parametrize("device", ["NPU", "GPU.0", "CUDA", "CUDA:1"])
+def test_a_gate_proves_nothing_off_the_processor(manifest: Manifest, device: str) -> None:
+    fast = measurement(manifest, "onnx-int8", 0.1, device=device)
+    slow = measurement(manifest, "onnx-fp32", 2.0)
+    assert recommend(manifest, [fast, slow]).artifact == "onnx-fp32"
+    alone = recommend(manifest, [fast])
+    assert alone.artifact is None
+    assert alone.why == f"what was measured is not proven as it ran: onnx-int8 on {device} as f32"
+
+
+@pytest.mark.parametrize("ran", ["f16", "bf16", ""])
+def test_fp32_that_did_not_run_as_f32_is_another_model(manifest: Manifest, ran: str) -> None:
+    fast = measurement(manifest, "onnx-fp32", 0.1, precision_ran=ran)
+    slow = measurement(manifest, "onnx-int8", 2.0, precision_ran="i8")
+    assert recommend(manifest, [fast, slow]).artifact == "onnx-int8"
+    alone = recommend(manifest, [fast])
+    assert alone.artifact is None
+    assert alone.why.endswith(f"onnx-fp32 on CPU as {ran or 'unknown'}")
+
+
+def test_what_no_gate_judged_may_not_ship(manifest: Manifest) -> None:
+    """Not even the fp32 ONNX file: the export judges it like any other."""
+    artifact = manifest.artifacts["onnx-fp32"]
+    assert may_ship(artifact)
+    unjudged = artifact.model_copy(update={"gate": None})
+    assert not may_ship(unjudged)
+
+
+def test_a_measurement_is_current_while_the_bundle_lists_that_very_file(
+    manifest: Manifest,
+) -> None:
+    row = measurement(manifest, "onnx-int8", 1.0)
+    assert is_current(row, manifest)
+    assert not is_current(row.model_copy(update={"sha256": "0" * 64}), manifest)
+    assert not is_current(row.model_copy(update={"artifact": "onnx-int4"}), manifest)
+    assert not is_current(row, manifest.model_copy(update={"files": {}}))
+
+
+def test_rows_that_are_kept_elsewhere_count_beside_those_in_the_bundle(tmp_path: Path) -> None:
+    manifest = write_bundle(tmp_path)
+    kept, elsewhere = (measurement(manifest, name, p50)
+                       for name, p50 in (("onnx-fp32", 2.0), ("onnx-int8", 1.0)))  # fmt: skip
+    append_jsonl(tmp_path / "bench" / f"{host_name()}.jsonl", kept)
+    assert on_this_host(tmp_path, manifest).artifact == "onnx-fp32"
+    assert on_this_host(tmp_path, manifest, [elsewhere]).artifact == "onnx-int8"
 
 
 def test_timings_of_an_earlier_export_do_not_count(manifest: Manifest) -> None:

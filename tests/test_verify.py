@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.bundle import close_bundle, read_manifest
+from edgekd.bundle import Check, Gate, close_bundle, read_manifest
 from edgekd.errors import BundleError
 from edgekd.verify import verify
 from tests.tiny_bundle import gate, write_bundle
-from tests.tiny_onnx import write_classifier
+from tests.tiny_onnx import write_classifier, write_int8_classifier
 
 
 def results(folder: Path) -> dict[str, str]:
@@ -46,6 +46,30 @@ def test_another_model_under_the_same_name_fails(tmp_path: Path) -> None:
     write_classifier(tmp_path / "model.fp32.onnx", 16, 4, seed=9)
     close_bundle(tmp_path, read_manifest(tmp_path))
     assert results(tmp_path)["onnx-fp32"] == "failed"
+
+
+def judged(relative: float | None) -> Gate:
+    """The gate of the int8 artifact, with the difference that it found at export."""
+    parity = Check(name="parity", verdict="reported", value=relative)
+    return gate("passed").model_copy(update={"checks": [parity]})
+
+
+def test_an_int8_artifact_as_far_off_as_at_export_is_ok(tmp_path: Path) -> None:
+    write_bundle(tmp_path)
+    far = next(r["relative"] for r in verify(tmp_path) if r.get("artifact") == "onnx-int8")
+    for at_export, expected in ((far, "ok"), (far - 0.01, "ok"), (None, "ok")):
+        write_bundle(tmp_path, int8=judged(at_export))
+        assert results(tmp_path)["onnx-int8"] == expected
+
+
+def test_an_int8_artifact_that_computes_something_else_here_fails(tmp_path: Path) -> None:
+    write_bundle(tmp_path, int8=judged(0.05))
+    write_int8_classifier(tmp_path / "model.int8.onnx", 16, 4, seed=9)
+    close_bundle(tmp_path, read_manifest(tmp_path))
+    (row,) = (r for r in verify(tmp_path) if r.get("artifact") == "onnx-int8")
+    assert row["result"] == "failed"
+    assert row["limit"] == pytest.approx(1.5 * 0.05 + 0.02)
+    assert row["relative"] > row["limit"]
 
 
 def test_another_preprocessing_fails(tmp_path: Path) -> None:

@@ -25,11 +25,12 @@ def gate(verdict: Verdict, accepted: str | None = None) -> Gate:
 
 
 def write_bundle(folder: Path, *, int8: Gate | None = None, openvino: bool = False) -> Manifest:
-    """onnx-fp32, onnx-int8 (its gate passed, unless told otherwise) and perhaps openvino-fp32."""
+    """onnx-fp32, onnx-int8 and perhaps openvino-fp32; all gates passed, unless `int8` is given."""
     write_classifier(folder / "model.fp32.onnx", SIZE, len(CLASSES))
     write_int8_classifier(folder / "model.int8.onnx", SIZE, len(CLASSES))
     made = {
-        "onnx-fp32": _artifact("onnx-fp32", "onnxruntime", "fp32", ["model.fp32.onnx"]),
+        "onnx-fp32": _artifact("onnx-fp32", "onnxruntime", "fp32", ["model.fp32.onnx"],
+                               gate=gate("passed")),
         "onnx-int8": _artifact("onnx-int8", "onnxruntime", "int8", ["model.int8.onnx"],
                                made_from="onnx-fp32", gate=int8 or gate("passed")),
     }  # fmt: skip

@@ -2,8 +2,9 @@
 
 In the benchmark's own process the peak would be that of whatever was loaded before. So a fresh
 Python starts, loads the artifact, runs it three times and reports the highest resident set it
-ever had. That includes Python, numpy and the runtime's libraries: it is what must be free on the
-device, not the weights alone. Memory of a graphics unit is not counted.
+ever had. It does not inspect the model, which could load it twice. Python, numpy and the
+runtime's libraries are included: it is what must be free on the device, not the weights alone.
+Memory of a graphics unit is not counted.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from edgekd.bench.timing import measure
 from edgekd.bundle import Artifact, inside
 from edgekd.errors import BundleError, MissingOnHost
 from edgekd.host import host_facts, host_name
-from edgekd.recommend import Recommendation, is_refused, recommend
+from edgekd.recommend import Recommendation, is_on_proven_device, is_refused, recommend
 from edgekd.results import Measurement, Scores, append_jsonl, read_measurements
 from edgekd.rundir import sha256
 from edgekd.runtimes.base import RunOptions
@@ -117,7 +117,7 @@ def bench(
 def is_measured(folder: Path, batches: Sequence[int], *, threads: int, repeats: int) -> bool:
     """Has every artifact of a bundle that can run here been measured here, as it is now?
 
-    `threads` 0 is the runtime's own choice; fewer `repeats` than asked for do not count.
+    On the default kind of device; with `threads` unless 0, and at least so many `repeats`.
     """
     found = resolve(folder)
     path = found.folder / "bench" / f"{host_name()}.jsonl"
@@ -127,7 +127,7 @@ def is_measured(folder: Path, batches: Sequence[int], *, threads: int, repeats: 
     done = {
         (row.artifact, row.runtime, row.batch, row.sha256)
         for row in read_measurements(path)
-        if row.repeats >= repeats and threads in (0, row.threads)
+        if is_on_proven_device(row) and row.repeats >= repeats and threads in (0, row.threads)
     }
     return all(
         (artifact.name, artifact.runtime, batch, files[artifact.file].sha256) in done
@@ -186,7 +186,7 @@ def _measure_one(
                                 rounds=min(PHASE_ROUNDS, setting.repeats))  # fmt: skip
         if setting.images is not None and scores is None:
             scores, _ = score(session, setting.images, batch)
-        facts = session.facts
+        facts = session.inspect()  # after the clock has stopped: it may load the model again
     # afterwards and in a process of its own, so that neither disturbs the other
     peak, why_not = peak_memory_mb(session, options) if setting.has_memory else (None, None)
     file = inside(target.folder, artifact.file)

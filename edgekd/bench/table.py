@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekd.recommend import is_refused, recommend
-from edgekd.results import Measurement, read_measurements
+from edgekd.recommend import is_refused, on_this_host
+from edgekd.results import Measurement
 from edgekd.runtimes.session import Target, resolve
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 DASH = "-"
+UNKNOWN = "unknown"  # the runtime does not say in what precision it ran
 
 
 def table(rows: list[Measurement], target: Path) -> Group:
@@ -33,7 +34,7 @@ def table(rows: list[Measurement], target: Path) -> Group:
             row.artifact,
             f"{row.runtime} {row.runtime_version}",
             row.device + threads,
-            row.precision_ran,
+            row.precision_ran or UNKNOWN,
             str(row.batch),
             f"{row.latency_ms.p50:.3g}",
             f"{row.latency_p50_low:.3g} to {row.latency_p50_high:.3g}",
@@ -68,8 +69,5 @@ def _score(row: Measurement, primary: str) -> str:
 def _deploy(rows: list[Measurement], found: Target) -> str:
     """Earlier measurements on this host count too: this command may have measured only some."""
     assert found.manifest is not None
-    name = rows[0].host.get("name") if rows else None
-    path = found.folder / "bench" / f"{name}.jsonl"
-    earlier = list(read_measurements(path)) if path.is_file() else []
-    best = recommend(found.manifest, [*earlier, *rows])
+    best = on_this_host(found.folder, found.manifest, rows)
     return f"{best.artifact}: {best.why}" if best.artifact else f"nothing: {best.why}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -63,17 +64,45 @@ def group_changes(
     return int(np.sum(change < 0)), int(np.sum(change > 0)), len(names)
 
 
-def macro_upper(classes: Sequence[tuple[int, int, int]]) -> float:
-    """Upper 95 % bound on the mean over classes of (lost - won) / units.
+@dataclass(frozen=True)
+class Loss:
+    """What the paired decisions on some images show about a loss of right ones."""
 
-    `classes` holds (lost, won, units) of each class. The bounds of the classes are joined by
-    MOVER (Zou and Donner, Stat Med 2008; 27:1693-1702): mean + sqrt(sum (u_c - d_c)^2) / C.
+    point: float  # share of the images, as seen
+    upper: float  # upper 95 % bound of that share
+    lost: int  # groups that got worse on balance
+    won: int
+    units: int  # groups
+
+
+def loss_of(
+    before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_], groups: Sequence[str]
+) -> Loss:
+    """The loss of right decisions on some images with a bound that counts groups.
+
+    Tango's bound is on the share of groups that got worse on balance. How much of its images a
+    changed group loses is learned from the changed groups, with one group that changes as a whole
+    put beside them: without any change that share is 1, and for one image per group always.
+    """
+    lost, won, units = group_changes(before, after, groups)
+    _, index = np.unique(np.asarray(groups), return_inverse=True)
+    change = np.bincount(index, weights=after.astype(float) - before, minlength=units)
+    size = len(before) / max(units, 1)
+    share = min((np.abs(change).sum() / size + 1.0) / (lost + won + 1.0), 1.0) if units else 1.0
+    point = float(before.mean() - after.mean()) if units else 0.0
+    return Loss(point, max(point, float(share) * tango_upper(lost, won, units)), lost, won, units)
+
+
+def macro_upper(classes: Sequence[Loss]) -> float:
+    """Upper 95 % bound on the mean loss over classes.
+
+    The bounds of the classes are joined by MOVER (Zou and Donner, Stat Med 2008; 27:1693-1702):
+    mean + sqrt(sum (upper_c - point_c)^2) / C.
     """
     if not classes:
         return 1.0
-    points = [(lost - won) / units for lost, won, units in classes]
-    reach = [tango_upper(*counts) - point for counts, point in zip(classes, points, strict=True)]
-    return (sum(points) + math.sqrt(sum(gap * gap for gap in reach))) / len(classes)
+    reach = sum((one.upper - one.point) ** 2 for one in classes)
+    return (sum(one.point for one in classes) + math.sqrt(reach)) / len(classes)
 
 
 def units_needed(bound: float, lost: int = 0, won: int = 0) -> int:

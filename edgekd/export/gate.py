@@ -16,12 +16,12 @@ Calibration, McNemar's p and classes with fewer positives are reported and decid
 
 The evidence rule guards the bootstrap where it is blind: with few or no flipped decisions its
 interval shrinks to a point however small the test set is. Groups are counted as lost, won or
-unchanged, and the upper 95 % bound of Tango's interval on (lost - won) / groups must be below
-`max_drop_bound` too. At 1.5 points that takes 253 groups if no decision flips, 374 with one lost,
-483 with two, 584 with three, and 363 with two lost and two won: hundreds of test images suffice,
-dozens never do. Where the primary score is an average over classes, a rare class weighs as much as
-a common one: then the bounds of the classes are joined, and a class of a few images leaves the
-gate open.
+unchanged, and Tango's upper 95 % bound on (lost - won) / groups, times the share of its images that
+a changed group changes, must be below `max_drop_bound` too. With one image per group and 1.5 points
+that takes 253 groups if no decision flips, 374 with one lost, 483 with two, 584 with three, and 363
+with two lost and two won: hundreds of test images suffice, dozens never do. Where the primary score
+is an average over classes, a rare class weighs as much as a common one: then the bounds of the
+classes are joined, and a class of a few images leaves the gate open.
 
 An fp32 artifact is another story: it computes the same function, and logits that are equal within
 rounding prove that on a handful of images. If it has parity on the golden pictures, and on the
@@ -39,7 +39,7 @@ import numpy.typing as npt
 from edgekd import stats
 from edgekd.bundle import Check, Gate, Verdict
 from edgekd.errors import DataError
-from edgekd.export.evidence import group_changes, macro_upper, tango_upper
+from edgekd.export.evidence import loss_of, macro_upper
 from edgekd.export.golden import GoldenResult
 from edgekd.export.parity import CheckVerdict, parity, parity_on_test, preprocessing
 from edgekd.recipe import GateSpec
@@ -176,23 +176,23 @@ def _non_inferiority(task: Task, pair: _Pair, limits: GateSpec) -> Check:
 
 def _evidence(task: Task, pair: _Pair, limits: GateSpec) -> Check:
     before, after = _right(task, pair)
-    lost, won, units = group_changes(before, after, pair.groups)
-    upper, bound = tango_upper(lost, won, units), limits.max_drop_bound / 100.0
-    detail = f"{lost} groups lost, {won} won, of {units}"
+    loss = loss_of(before, after, pair.groups)
+    upper, bound = loss.upper, limits.max_drop_bound / 100.0
+    detail = f"{loss.lost} groups lost, {loss.won} won, of {loss.units}"
     if task.primary in OVER_CLASSES:
         classes = [
-            group_changes(before[mine], after[mine], [pair.groups[i] for i in np.flatnonzero(mine)])
+            loss_of(before[mine], after[mine], [pair.groups[i] for i in np.flatnonzero(mine)])
             for mine in (pair.targets == label for label in np.unique(pair.targets))
         ]
         upper = max(upper, macro_upper(classes))
-        detail += f"; the rarest class has {min(count for *_, count in classes)} groups"
+        detail += f"; the rarest class has {min(one.units for one in classes)} groups"
     enough = upper < bound
     if not enough:
         detail += f": too few to exclude a loss of {limits.max_drop_bound:g} points"
     return Check(
         name="evidence",
         verdict="passed" if enough else "inconclusive",
-        value=(lost - won) / units,
+        value=loss.point,
         high=upper,
         limit=bound,
         detail=detail,
@@ -218,7 +218,7 @@ def _sensitivity(task: Task, pair: _Pair, label: int, limits: GateSpec) -> Check
         verdict = "inconclusive"
     elif low > bound:
         verdict = "refused"
-    elif max(high, tango_upper(*group_changes(before, after, groups))) < bound:
+    elif max(high, loss_of(before, after, groups).upper) < bound:
         verdict = "passed"
     return Check(name=name, verdict=verdict, value=point, low=low, high=high, limit=bound,
                  detail=f"{positives} positives; sensitivity {before.mean():.3f} before, "

@@ -9,6 +9,7 @@ from edgekd.report.words import (
     CI,
     DOES_NOT_APPLY,
     NOT_MEASURED,
+    UNKNOWN,
     decimal,
     integer,
     plural,
@@ -104,7 +105,7 @@ def timings(host: HostTable) -> Grid | None:
         runtime = f"{RUNTIMES.get(one.runtime, one.runtime)} {one.runtime_version}"
         memory = one.peak_memory_mb
         texts = [
-            runtime, one.precision_ran or NOT_MEASURED, one.setting, str(one.batch),
+            runtime, one.precision_ran or UNKNOWN, one.setting, str(one.batch),
             f"{significant(latency.p50)} {interval}", significant(latency.p90),
             significant(latency.p95), significant(latency.p99), significant(latency.mean),
             significant(one.throughput_ips), significant(one.load_s), significant(one.first_ms),

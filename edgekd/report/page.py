@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgekd.report import grids, plots, table
+from edgekd.report import gates, grids, plots, table
 from edgekd.report.grid import Grid
 from edgekd.report.records import HostTable, ReportData, Row
 from edgekd.report.words import NOT_MEASURED, NOT_RUN, plural, ratio, score, significant
@@ -242,9 +242,9 @@ def _gates(data: ReportData, key: str) -> Section:
     )  # fmt: skip
     for view in data.gates:
         grid = grids.gate(view)
-        if view.word == "reference":
+        if view.artifact == gates.REFERENCE:
             grid.notes.append("What the others are compared with.")
-        elif not view.checks:
+        if not view.checks:
             grid.notes.append(f"Gate: {NOT_RUN}.")
         if view.accepted_because:
             grid.notes.append(f"Accepted although inconclusive: {view.accepted_because}")

@@ -14,7 +14,7 @@ from edgekd.results import Latency, Score
 PYTORCH = "PyTorch"  # the runtime of a model that was trained but not exported
 ONNX_FILE = "ONNX file"  # a teacher that came as one
 
-GateWord = Literal["reference", "passed", "accepted", "inconclusive", "refused", "not run"]
+GateWord = Literal["passed", "accepted", "inconclusive", "refused", "not run"]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tensorrt": "TensorRT"}
 GATE_WORDS: dict[GateWord, tuple[str, Tone]] = {
-    "reference": ("reference", "good"),
     "passed": ("passed", "good"),
     "accepted": ("accepted", "warn"),
     "inconclusive": ("inconclusive", "warn"),
@@ -133,8 +132,10 @@ def _ran(row: Row) -> str:
     """What really executed, where it is not what the artifact's name says."""
     usual = {"fp32": {"f32", "fp32"}, "fp16": {"f16", "fp16"}, "int8": {"i8", "int8", "u8"}}
     timing = row.timing
-    if timing is None or not timing.precision_ran:
+    if timing is None:
         return ""
+    if not timing.precision_ran:
+        return "arithmetic unknown"
     same = timing.precision_ran.lower() in usual.get(row.precision, {row.precision})
     return "" if same else f"ran as {timing.precision_ran}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edgekd.bundle import Manifest
+from edgekd.recommend import is_current
 from edgekd.report.records import Timing
 from edgekd.results import Measurement
 
@@ -19,9 +20,7 @@ def latest(
     kept: dict[tuple[object, ...], Timing] = {}
     stale: set[str] = set()
     for row in sorted(measurements, key=lambda row: row.utc):
-        artifact = manifest.artifacts.get(row.artifact)
-        entry = manifest.files.get(artifact.file) if artifact else None
-        if artifact is None or (entry is not None and entry.sha256 != row.sha256):
+        if not is_current(row, manifest):
             stale.add(row.artifact)
             continue
         key = (row.artifact, row.runtime, row.device, row.threads, row.batch)
@@ -63,7 +62,12 @@ def _timing(row: Measurement, model: str, host: str) -> Timing:
 
 
 def same_speedup(timing: Timing, teacher: list[Timing]) -> float | None:
-    """How much faster than the teacher in the same runtime, precision, device and threads."""
+    """How much faster than the teacher in the same runtime, precision, device and threads.
+
+    None where a runtime did not say in what precision it ran: two unknowns are not the same.
+    """
+    if not timing.precision_ran:
+        return None
     for other in teacher:
         if (
             other.runtime == timing.runtime

@@ -9,6 +9,7 @@ from edgekd.results import Score
 CI = "[95\u00a0%\u00a0CI]"  # kept in one line
 NOT_MEASURED = "not measured"
 NOT_RUN = "not run"
+UNKNOWN = "unknown"  # a runtime does not say in what precision it ran
 DOES_NOT_APPLY = "–"
 
 

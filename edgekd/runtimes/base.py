@@ -38,10 +38,11 @@ class RunOptions:
 
 @dataclass
 class Facts:
-    """What really runs, known once the model is loaded."""
+    """What really runs, known once the model is loaded; `precision` and notes after `inspect`."""
 
     device: str = ""
-    precision: str = ""  # f32, bf16, f16, i8: what most of the arithmetic really runs in
+    # f32, bf16, f16, i8: what most of the arithmetic really runs in; "" where that is not known
+    precision: str = ""
     threads: int = 0  # 0 = not known
     inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)  # -1 for a dynamic axis
     outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class Runtime(ABC):
         self.path = path
         self.options = options
         self.facts = Facts()
+        self._is_inspected = False
 
     @classmethod
     @abstractmethod
@@ -66,10 +68,23 @@ class Runtime(ABC):
 
     @abstractmethod
     def __enter__(self) -> Runtime:
-        """Load and compile; fills `facts`.
+        """Load and compile; fills `facts` but for what `inspect` finds out.
 
         Raises BundleError for an unreadable file, MissingOnHost for an absent package or device.
         """
+
+    def inspect(self) -> Facts:
+        """Find out in what precision the loaded model runs; fills `precision` and notes, once.
+
+        It is no part of loading, which is timed: it may load the model a second time.
+        """
+        if not self._is_inspected:
+            self._inspect()
+            self._is_inspected = True
+        return self.facts
+
+    def _inspect(self) -> None:  # noqa: B027 - a runtime that knows once it has loaded needs none
+        """What `inspect` does the first time: nothing, unless it costs something to find out."""
 
     @abstractmethod
     def run(self, inputs: Arrays) -> Arrays:

@@ -29,6 +29,7 @@ class Fake(Runtime):
 
     def __init__(self, path: Path, options: RunOptions = RunOptions()) -> None:  # noqa: B008
         super().__init__(path, options)
+        self._precision = ""
         self._matrix: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None = None
 
     @classmethod
@@ -49,11 +50,14 @@ class Fake(Runtime):
         self._matrix = np.random.default_rng(seed).normal(0, 4, (3, classes)).astype(np.float32)
         self.facts.device = "CPU"
         self.facts.threads = self.options.threads or 1
-        self.facts.precision = str(facts["precision"])
+        self._precision = str(facts["precision"])
         self.facts.inputs = {INPUT_NAME: (batch, 3, size, size)}
         self.facts.types = {INPUT_NAME: "float32"}
         self.facts.outputs = {OUTPUT_NAME: (batch, classes)}
         return self
+
+    def _inspect(self) -> None:
+        self.facts.precision = self._precision
 
     def run(self, inputs: Arrays) -> Arrays:
         expected = self.facts.inputs[INPUT_NAME]

@@ -15,6 +15,7 @@ from edgekd.runtimes._onnx_graph import OnnxGraph, read_graph
 from edgekd.runtimes.base import Arrays, Probe, RunOptions, Runtime
 
 SUFFIX = "ExecutionProvider"
+CPU, CUDA = f"CPU{SUFFIX}", f"CUDA{SUFFIX}"
 ALIASES = {"": "cpu", "gpu": "cuda"}
 ERRORS_ONLY = 3  # ONNX Runtime's log level
 INT8_OPS = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger",
@@ -24,13 +25,18 @@ FLOAT_OPS = {"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "Fus
 
 
 class OnnxRuntime(Runtime):
-    """One session on one provider: cpu (default), cuda, cuda:1, tensorrt, openvino, ..."""
+    """One session on one provider: cpu (default), cuda, cuda:1, tensorrt, openvino, ...
+
+    fp32 runs as f32 on the processor and on CUDA, where TF32 is switched off. Other providers
+    choose for themselves and do not say what they ran.
+    """
 
     suffixes = (".onnx",)
 
     def __init__(self, path: Path, options: RunOptions = RunOptions()) -> None:  # noqa: B008
         super().__init__(path, options)
         self._session: Any = None
+        self._provider = ""
 
     @classmethod
     def probe(cls) -> Probe:
@@ -47,24 +53,15 @@ class OnnxRuntime(Runtime):
         ort = _import()
         provider, index = _provider(ort, self.options.device)
         settings = self._settings(ort, graph)
-        settings_of = {"device_id": index} if index else {}
-        if provider.startswith("CUDA"):
-            settings_of["use_tf32"] = "0"  # fp32 must mean f32
-        choice = (provider, settings_of) if settings_of else provider
-        providers = [choice] if provider.startswith("CPU") else [choice, f"CPU{SUFFIX}"]
-        with tempfile.TemporaryDirectory(prefix="edgekd-") as scratch:
-            optimized = Path(scratch) / "optimized.onnx"
-            looks_inside = provider.startswith("CPU") and (graph.is_quantized or graph.is_half)
-            if looks_inside:
-                settings.optimized_model_filepath = str(optimized)
-            before = _threads_now()
-            try:
-                self._session = ort.InferenceSession(str(self.path), settings, providers=providers)
-            except Exception as error:
-                raise BundleError(f"{self.path}: ONNX Runtime {ort.__version__} cannot load it: "
-                                  f"{_one_line(error)}") from error  # fmt: skip
-            self.facts.threads = self.options.threads or _threads_now() - before + 1
-            ran = read_graph(optimized) if optimized.is_file() else graph
+        before = _threads_now()
+        try:
+            self._session = ort.InferenceSession(str(self.path), settings,
+                                                 providers=_choices(provider, index))  # fmt: skip
+        except Exception as error:
+            raise BundleError(f"{self.path}: ONNX Runtime {ort.__version__} cannot load it: "
+                              f"{_one_line(error)}") from error  # fmt: skip
+        self.facts.threads = self.options.threads or _threads_now() - before + 1
+        self._provider = provider
         first = self._session.get_providers()[0]
         if first != provider:  # ONNX Runtime falls back to the processor without an error
             raise MissingOnHost(f"ONNX Runtime could not start its provider '{_short(provider)}' "
@@ -74,7 +71,6 @@ class OnnxRuntime(Runtime):
         self.facts.inputs = {i.name: _shape(i.shape) for i in self._session.get_inputs()}
         self.facts.types = {i.name: _numpy_type(i.type) for i in self._session.get_inputs()}
         self.facts.outputs = {o.name: _shape(o.shape) for o in self._session.get_outputs()}
-        self._say_precision(ran, is_optimized=ran is not graph, provider=provider)
         return self
 
     def run(self, inputs: Arrays) -> Arrays:
@@ -110,18 +106,28 @@ class OnnxRuntime(Runtime):
     def _device(self, provider: str, index: str) -> str:
         return _short(provider).upper() + (f":{index}" if index else "")
 
-    def _say_precision(self, graph: OnnxGraph, *, is_optimized: bool, provider: str) -> None:
-        if not provider.startswith(("CPU", "CUDA")):
-            self.facts.precision = "unknown"
-            self.facts.notes.append(f"{_short(provider)} does not say in what precision it ran")
-            return
-        if not is_optimized:
-            # no Q/DQ and no float16 weights, or a provider that compiles the graph out of sight
-            self.facts.precision = "i8" if graph.is_quantized else "f16" if graph.is_half else "f32"
-            if graph.is_quantized or graph.is_half:
-                self.facts.notes.append(f"precision {self.facts.precision} is what the file asks "
-                                        "for; this provider does not say what it ran")  # fmt: skip
-            return
+    def _inspect(self) -> None:
+        graph = read_graph(self.path)
+        asked = "i8" if graph.is_quantized else "f16" if graph.is_half else "f32"
+        if asked == "f32" and self._provider in (CPU, CUDA):
+            self.facts.precision = asked
+        elif self._provider == CPU:
+            self._say_precision(self._optimized(graph))
+        else:  # it compiles the graph out of sight
+            self.facts.notes.append(f"the provider '{_short(self._provider)}' does not say in what "
+                                    f"precision it ran; the file asks for {asked}")  # fmt: skip
+
+    def _optimized(self, graph: OnnxGraph) -> OnnxGraph:
+        """The graph as ONNX Runtime rewrites it, from a second session that is thrown away."""
+        ort = _import()
+        settings = self._settings(ort, graph)
+        with tempfile.TemporaryDirectory(prefix="edgekd-") as scratch:
+            path = Path(scratch) / "optimized.onnx"
+            settings.optimized_model_filepath = str(path)
+            ort.InferenceSession(str(self.path), settings, providers=[CPU])
+            return read_graph(path)
+
+    def _say_precision(self, graph: OnnxGraph) -> None:
         whole = sum(graph.ops[name] for name in INT8_OPS)
         real = sum(graph.ops[name] for name in FLOAT_OPS)
         self.facts.precision = (
@@ -153,6 +159,16 @@ def _provider(ort: Any, device: str) -> tuple[str, str]:
     known = ", ".join(_short(provider) for provider in available)
     raise MissingOnHost(f"ONNX Runtime has no device '{device}' on this machine; it has: {known}",
                         hint="edgekd doctor runtimes")  # fmt: skip
+
+
+def _choices(provider: str, index: str) -> list[Any]:
+    """Providers and their options, the wanted one first; the processor takes what it cannot."""
+    if provider == CPU:
+        return [CPU]
+    options = {"device_id": index} if index else {}
+    if provider == CUDA:
+        options["use_tf32"] = "0"  # on by default: its products have 10 bits of mantissa, not 23
+    return [(provider, options), CPU]
 
 
 def _short(provider: str) -> str:

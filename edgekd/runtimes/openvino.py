@@ -32,6 +32,7 @@ class OpenVino(Runtime):
 
     def __init__(self, path: Path, options: RunOptions = RunOptions()) -> None:  # noqa: B008
         super().__init__(path, options)
+        self._compiled: Any = None
         self._request: Any = None
         self._names: list[str] = []
 
@@ -57,6 +58,7 @@ class OpenVino(Runtime):
         except RuntimeError as error:  # OpenVINO's only error
             raise BundleError(f"{self.path}: OpenVINO cannot load it: {_last_line(error)}",
                               hint="copy or export the file again") from error  # fmt: skip
+        self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._names = [_name(port) for port in compiled.outputs]
         self.facts.inputs = {_name(port): _shape(port) for port in compiled.inputs}
@@ -65,7 +67,6 @@ class OpenVino(Runtime):
         chosen = _property(compiled, "EXECUTION_DEVICES") or [device]
         self.facts.device = ",".join(chosen)
         self.facts.threads = int(_property(compiled, "INFERENCE_NUM_THREADS") or 0)
-        self._say_precision(compiled)
         return self
 
     def run(self, inputs: Arrays) -> Arrays:
@@ -79,7 +80,7 @@ class OpenVino(Runtime):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._request = None
+        self._request = self._compiled = None
 
     def _check_file(self) -> None:
         """Turn away what is no model at all: OpenVINO's frontends would each write to stderr."""
@@ -127,8 +128,9 @@ class OpenVino(Runtime):
         known = set(core.get_property(device, "SUPPORTED_PROPERTIES"))
         return {key: value for key, value in wanted.items() if key in known}
 
-    def _say_precision(self, compiled: Any) -> None:
+    def _inspect(self) -> None:
         """Read what runs from the compiled graph; the hint alone is only a wish."""
+        compiled = self._compiled
         facts, asked = self.facts, self.options.precision
         hint = _property(compiled, "INFERENCE_PRECISION_HINT")
         name = hint.get_type_name() if hasattr(hint, "get_type_name") else str(hint or "")

@@ -70,6 +70,10 @@ class Session:
     def run(self, inputs: Arrays) -> Arrays:
         return self.runtime.run(inputs)
 
+    def inspect(self) -> Facts:
+        """`facts`, with what the loaded model really runs in: see Runtime.inspect."""
+        return self.runtime.inspect()
+
 
 class Runs(Protocol):
     """What `logits_of` needs: a Session, or a loaded Runtime."""
@@ -115,8 +119,9 @@ def open_session(
     """Load one artifact and hold it ready.
 
     Without a name it is the one recommended on this host by an earlier `edgekd bench`, else the
-    first whose gate passed. One that was refused must be named, and is warned about. `batch`
-    fixes the batch size; 0 leaves it open, where the model allows that.
+    first that may ship. One that was refused must be named, and is warned about; so is a runtime
+    other than the one that its gate judged. `batch` fixes the batch size; 0 leaves it open, where
+    the model allows that.
 
     Raises BundleError, and MissingOnHost for a runtime or device that is not here.
     """
@@ -124,9 +129,14 @@ def open_session(
     chosen = pick(opened, artifact, runtime)
     if is_refused(chosen):
         log.warn(f"{chosen.name} was refused by its gate: do not deploy it")
+    elif opened.manifest is not None and not may_ship(chosen):
+        why = "no gate judged it"
+        if chosen.gate is not None:
+            why = "its gate was inconclusive and nobody accepted it"
+        log.warn(f"{chosen.name} may not ship: {why}")
     name = runtime or chosen.runtime
     if opened.manifest is not None and name != chosen.runtime:
-        log.warn(f"{chosen.name} was proven in {chosen.runtime}, not in {name}")
+        log.warn(f"{chosen.name} is proven in {chosen.runtime}, not in {name}")
     loader = runtime_class(name)
     if Path(chosen.file).suffix not in loader.suffixes:
         raise BundleError(f"{chosen.name}: runtime '{name}' cannot load {chosen.file}, only "

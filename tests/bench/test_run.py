@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from edgekd.bench import memory
 from edgekd.bench.phases import NAMES
-from edgekd.bench.run import bench
+from edgekd.bench.run import bench, is_measured
 from edgekd.bench.table import table
 from edgekd.errors import BundleError, MissingOnHost
 from edgekd.host import host_name
-from edgekd.results import Measurement, read_measurements
+from edgekd.results import Measurement, append_jsonl, read_measurements
+from edgekd.runtimes.onnxruntime import OnnxRuntime
 from tests.tiny_bundle import gate, write_bundle
 from tests.tiny_onnx import write_classifier
 
@@ -74,6 +77,63 @@ def test_the_phases_of_one_image_are_told_apart(bundle: Path) -> None:
     assert row.phases_ms["total"].mean == pytest.approx(parts)
 
 
+def test_a_bundle_is_measured_once_every_artifact_is_at_every_batch(bundle: Path) -> None:
+    assert not is_measured(bundle, [1], threads=0, repeats=10)
+    bench(bundle, artifacts=["onnx-fp32"], **QUICK)
+    assert not is_measured(bundle, [1], threads=0, repeats=10)
+    bench(bundle, artifacts=["onnx-int8"], **QUICK)
+    assert is_measured(bundle, [1], threads=0, repeats=10)
+    assert not is_measured(bundle, [1, 2], threads=0, repeats=10)
+
+
+def test_a_measurement_with_other_settings_does_not_count(bundle: Path) -> None:
+    bench(bundle, threads=1, **QUICK)
+    assert is_measured(bundle, [1], threads=1, repeats=10)
+    assert is_measured(bundle, [1], threads=0, repeats=5)
+    assert not is_measured(bundle, [1], threads=2, repeats=10)
+    assert not is_measured(bundle, [1], threads=1, repeats=11)
+
+
+def test_a_measurement_on_another_device_does_not_count(bundle: Path) -> None:
+    rows = bench(bundle, out=bundle.parent / "elsewhere.jsonl", **QUICK)
+    for row in rows:
+        gpu = row.model_copy(update={"device": "CUDA"})
+        append_jsonl(bundle / "bench" / f"{host_name()}.jsonl", gpu)
+    assert not is_measured(bundle, [1], threads=0, repeats=10)
+
+
+def test_looking_inside_is_not_part_of_the_load_time(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(self: OnnxRuntime) -> None:
+        time.sleep(3.0)
+        self.facts.precision = "i8"
+
+    monkeypatch.setattr(OnnxRuntime, "_inspect", slow)
+    (row,) = bench(bundle, artifacts=["onnx-int8"], **QUICK)
+    assert row.load_s < 2.0
+    assert row.precision_ran == "i8"
+
+
+def test_the_process_for_peak_memory_does_not_look_inside(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(self: OnnxRuntime) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(OnnxRuntime, "_inspect", never)
+    job = {"path": str(bundle / "model.int8.onnx"), "runtime": "onnxruntime", "input": "input",
+           "type": "float32", "shape": [1, 3, 16, 16], "options": {"batch": 1}}  # fmt: skip
+    memory._main(json.dumps(job))
+    assert float(capsys.readouterr().out) > 0
+
+
+def test_arithmetic_that_is_not_known_is_called_so(bundle: Path) -> None:
+    rows = bench(bundle, artifacts=["onnx-fp32"], **QUICK)
+    silent = rows[0].model_copy(update={"device": "TENSORRT", "precision_ran": ""})
+    assert " unknown " in printed([silent], bundle)
+
+
 def test_measuring_leaves_the_bundle_intact(bundle: Path) -> None:
     bench(bundle, artifacts=["onnx-fp32"], **QUICK)
     bench(bundle, artifacts=["onnx-fp32"], **QUICK)  # verifies it again
@@ -96,7 +156,6 @@ def test_an_artifact_without_its_runtime_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from edgekd.runtimes.base import Probe
-    from edgekd.runtimes.onnxruntime import OnnxRuntime
     from edgekd.runtimes.openvino import OpenVino
 
     write_bundle(tmp_path, openvino=True)

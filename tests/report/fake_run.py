@@ -154,7 +154,7 @@ def _student(run: RunDir, task: Grading, seed: int, spec: Recipe) -> Manifest:
     _files(run.bundle, list(SIZES))
     artifacts = {}
     for artifact, runtime, names, verdict in (
-        ("onnx-fp32", "onnxruntime", ["model.fp32.onnx"], None),
+        ("onnx-fp32", "onnxruntime", ["model.fp32.onnx"], gate("passed", 0.0)),
         ("onnx-int8", "onnxruntime", ["model.int8.onnx"], gate("refused", 0.014)),
         ("openvino-fp32", "openvino", ["openvino/model.fp32.xml", "openvino/model.fp32.bin"],
          gate("passed", 0.0)),
@@ -179,7 +179,8 @@ def _teacher(run: RunDir, task: Grading, scores: Scores, spec: Recipe) -> Manife
     _files(run.reference, ["model.fp32.onnx", *names], scale=9)
     artifacts = {
         "onnx-fp32": Artifact(name="onnx-fp32", file="model.fp32.onnx", files=["model.fp32.onnx"],
-                              runtime="onnxruntime", precision="fp32", scores=scores),
+                              runtime="onnxruntime", precision="fp32", scores=scores,
+                              gate=gate("passed", 0.0)),
         "openvino-fp32": Artifact(name="openvino-fp32", file=names[0], files=names,
                                   runtime="openvino", precision="fp32"),
     }  # fmt: skip

@@ -15,7 +15,8 @@ from edgekd.errors import BundleError, DataError
 from edgekd.report.join import join
 from edgekd.report.records import HostTable, ReportData, Row
 from edgekd.report.render import report
-from edgekd.results import append_jsonl, dump_json
+from edgekd.report.timing import latest
+from edgekd.results import append_jsonl, dump_json, read_measurements
 from edgekd.rundir import RunDir
 from tests.report import fake_run
 from tests.report.conftest import Reported
@@ -108,7 +109,7 @@ def test_the_fastest_that_passed_is_deployed(data: ReportData) -> None:
 def test_what_did_not_pass_is_never_deployed(copy_run: Copy, edit: Edit, verdict: str) -> None:
     run = copy_run()
     set_gate(run, edit, "openvino-int8", verdict=verdict)
-    assert host(join(run.root)).deploy.artifact == "onnx-fp32"  # the reference counts as passed
+    assert host(join(run.root)).deploy.artifact == "onnx-fp32"
 
 
 def test_what_a_person_accepted_may_be_deployed_and_is_called_so(
@@ -121,13 +122,15 @@ def test_what_a_person_accepted_may_be_deployed_and_is_called_so(
     assert "accepted by hand" in deploy.line
 
 
-def test_an_ungated_artifact_other_than_the_reference_is_not_deployed(
-    copy_run: Copy, edit: Edit
-) -> None:
+def test_what_no_gate_judged_is_not_deployed(copy_run: Copy, edit: Edit) -> None:
+    """Not even the fp32 ONNX file."""
     run = copy_run()
-    edit(run.bundle / "manifest.json",
-         lambda tree: tree["artifacts"]["openvino-int8"].update(gate=None))  # fmt: skip
-    assert host(join(run.root)).deploy.artifact == "onnx-fp32"
+    for name, next_best in (("openvino-int8", "onnx-fp32"), ("onnx-fp32", "openvino-fp32")):
+        edit(run.bundle / "manifest.json",
+             lambda tree, name=name: tree["artifacts"][name].update(gate=None))  # fmt: skip
+        data = join(run.root)
+        assert host(data).deploy.artifact == next_best
+        assert row(data, "student", name).gate == "not run"
 
 
 def test_nothing_is_deployed_where_all_was_refused(copy_run: Copy, edit: Edit) -> None:
@@ -183,6 +186,29 @@ def test_timings_of_an_earlier_export_are_left_out_and_said(copy_run: Copy) -> N
     data = join(run.root)
     assert row(data, "student", "onnx-int8", "workstation").timing is None
     assert any("earlier export" in note for note in data.notes)
+
+
+def test_timings_of_a_file_that_is_not_listed_are_left_out(copy_run: Copy, edit: Edit) -> None:
+    run = copy_run()
+    edit(run.bundle / "manifest.json", lambda tree: tree["files"].pop("model.int8.onnx"))
+    measured = list(read_measurements(run.bundle / "bench" / "bedside.jsonl"))
+    kept, notes = latest(measured, read_manifest(run.bundle), "bedside")
+    assert {timing.artifact for timing in kept} == {"onnx-fp32", "openvino-fp32", "openvino-int8"}
+    assert any("onnx-int8" in note and "earlier export" in note for note in notes)
+
+
+def test_arithmetic_that_is_not_known_is_said_and_compared_with_nothing(copy_run: Copy) -> None:
+    run = copy_run()
+    for folder in (run.bundle, run.reference):
+        manifest = read_manifest(folder)
+        silent = fake_run.measurement(folder, manifest, "onnx-fp32", 0.2, "edge", device="TENSORRT",
+                                      precision_ran="")  # fmt: skip
+        append_jsonl(folder / "bench" / "edge.jsonl", silent)
+    files = report([run.root])
+    found = row(files.data[0], "student", "onnx-fp32", "edge")
+    assert found.same_speedup is None
+    assert host(files.data[0], "edge").deploy.artifact is None
+    assert "arithmetic unknown" in files.html.read_text(encoding="utf-8")
 
 
 def test_a_torn_last_line_is_passed_over(copy_run: Copy) -> None:

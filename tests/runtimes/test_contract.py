@@ -64,7 +64,17 @@ def test_logits_for_images(name: str, suffix: str, models: Path) -> None:
     assert facts.outputs == {OUTPUT_NAME: (2, CLASSES)}
     assert facts.types == {INPUT_NAME: "float32"}
     assert facts.device
-    assert facts.precision == "f32"
+
+
+@every_runtime
+def test_what_arithmetic_runs_is_told_when_asked(name: str, suffix: str, models: Path) -> None:
+    """Loading does not pay for it: that is timed."""
+    with loader(name)(models / f"fp32{suffix}", RunOptions(batch=2)) as runtime:
+        assert runtime.facts.precision == ""
+        assert runtime.inspect().precision == "f32"
+        notes = list(runtime.facts.notes)
+        assert runtime.inspect() is runtime.facts  # the second time costs and adds nothing
+        assert runtime.facts.notes == notes
 
 
 @every_runtime

@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgekd.errors import BundleError
+from edgekd.runtimes import onnxruntime as module
 from edgekd.runtimes._onnx_graph import read_graph
 from edgekd.runtimes.base import RunOptions
 from edgekd.runtimes.onnxruntime import OnnxRuntime
@@ -22,12 +25,96 @@ def test_int8_is_what_ran_and_not_what_the_file_asks_for(tmp_path: Path) -> None
     unsigned = write_int8_classifier(tmp_path / "unsigned.onnx", unsigned=True)
     options = RunOptions(batch=1, precision="int8")
     with OnnxRuntime(signed, options) as runtime:
-        assert runtime.facts.precision == "f32"
+        assert runtime.inspect().precision == "f32"
         assert runtime.facts.notes == [
             "ONNX Runtime runs 0 of 2 convolutions and matrix products in int8, 2 in float"
         ]
     with OnnxRuntime(unsigned, options) as runtime:
-        assert runtime.facts.precision == "i8"
+        assert runtime.inspect().precision == "i8"
+
+
+def test_loading_an_int8_model_opens_one_session_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Load time and peak memory are those of the model, not of edgekd's own inspection."""
+    import onnxruntime
+
+    opened: list[str] = []
+
+    class Counted(onnxruntime.InferenceSession):
+        def __init__(self, path: str, settings: Any, **options: Any) -> None:
+            opened.append(settings.optimized_model_filepath)
+            super().__init__(path, settings, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Counted)
+    path = write_int8_classifier(tmp_path / "model.onnx")
+    with OnnxRuntime(path, RunOptions(batch=1, precision="int8")) as runtime:
+        assert opened == [""]
+        runtime.inspect()
+        runtime.inspect()
+    assert len(opened) == 2
+    assert opened[1].endswith(".onnx")
+
+
+class Elsewhere:
+    """ONNX Runtime as it is on a machine with another provider; remembers what it was told."""
+
+    ExecutionMode = SimpleNamespace(ORT_SEQUENTIAL=0)
+    __version__ = "1"
+
+    def __init__(self, provider: str) -> None:
+        self.told: list[Any] = []
+        self._providers = [f"{provider}ExecutionProvider", "CPUExecutionProvider"]
+
+    def get_available_providers(self) -> list[str]:
+        return self._providers
+
+    def SessionOptions(self) -> Any:
+        return SimpleNamespace(add_free_dimension_override_by_name=lambda name, size: None)
+
+    def InferenceSession(self, path: str, settings: Any, providers: list[Any]) -> Any:
+        self.told.append(providers)
+        return SimpleNamespace(get_providers=lambda: self._providers, get_inputs=list,
+                               get_outputs=list)  # fmt: skip
+
+
+def elsewhere(monkeypatch: pytest.MonkeyPatch, provider: str) -> Elsewhere:
+    double = Elsewhere(provider)
+    monkeypatch.setattr(module, "_import", lambda: double)
+    return double
+
+
+@pytest.mark.parametrize(
+    ("device", "index"), [("cuda", {}), ("gpu", {}), ("cuda:1", {"device_id": "1"})]
+)
+def test_fp32_means_f32_on_cuda_and_not_tf32(
+    device: str, index: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = elsewhere(monkeypatch, "CUDA")
+    path = write_classifier(tmp_path / "model.onnx")
+    with OnnxRuntime(path, RunOptions(device=device, batch=1)) as runtime:
+        assert runtime.inspect().precision == "f32"
+        assert runtime.facts.notes == []
+    asked = ("CUDAExecutionProvider", {**index, "use_tf32": "0"})
+    assert double.told == [[asked, "CPUExecutionProvider"]]
+
+
+@pytest.mark.parametrize(
+    ("provider", "is_int8"),
+    [("Tensorrt", False), ("OpenVINO", False), ("CoreML", True), ("CUDA", True)],
+)
+def test_what_a_provider_does_not_say_is_not_known(
+    provider: str, is_int8: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(monkeypatch, provider)
+    write = write_int8_classifier if is_int8 else write_classifier
+    path = write(tmp_path / "model.onnx")
+    with OnnxRuntime(path, RunOptions(device=provider, batch=1)) as runtime:
+        assert runtime.inspect().precision == ""
+        assert runtime.facts.notes == [
+            f"the provider '{provider.lower()}' does not say in what precision it ran; the file "
+            f"asks for {'i8' if is_int8 else 'f32'}"
+        ]
 
 
 def test_a_fixed_batch_cannot_be_changed(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def test_fp32_means_f32(models: Path) -> None:
     """On processors with bfloat16 OpenVINO's own choice would be that."""
     images = np.random.default_rng(0).random((1, 3, 16, 16), dtype=np.float32)
     with OpenVino(models / "fp32.xml", RunOptions(batch=1, precision="fp32")) as runtime:
-        assert runtime.facts.precision == "f32"
+        assert runtime.inspect().precision == "f32"
         assert runtime.facts.notes == []
         found = runtime.run({INPUT_NAME: images})[OUTPUT_NAME]
     with OnnxRuntime(models / "fp32.onnx") as runtime:
@@ -31,13 +31,13 @@ def test_fp32_means_f32(models: Path) -> None:
 @pytest.mark.parametrize("suffix", [".xml", ".onnx"])
 def test_int8_is_read_from_what_was_compiled(models: Path, suffix: str) -> None:
     with OpenVino(models / f"int8{suffix}", RunOptions(batch=1, precision="int8")) as runtime:
-        assert runtime.facts.precision == "i8"
+        assert runtime.inspect().precision == "i8"
         assert "layers that are not int8 run in f32" in runtime.facts.notes
 
 
 def test_an_int8_artifact_that_runs_in_float_says_so(models: Path) -> None:
     with OpenVino(models / "fp32.xml", RunOptions(batch=1, precision="int8")) as runtime:
-        assert runtime.facts.precision == "f32"
+        assert runtime.inspect().precision == "f32"
         assert any("0 of 2" in note for note in runtime.facts.notes)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from edgekd.bundle import close_bundle, read_manifest
 from edgekd.errors import BundleError, MissingOnHost
 from edgekd.host import host_name
 from edgekd.image import to_input
@@ -102,16 +103,39 @@ def test_a_refused_artifact_must_be_named_and_is_warned_about(
     assert "onnx-int8 was refused" in capsys.readouterr().err
 
 
+def test_a_named_artifact_that_may_not_ship_is_warned_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = write_bundle(tmp_path, int8=gate("inconclusive"))
+    with open_session(tmp_path, artifact="onnx-int8"):
+        pass
+    said = "onnx-int8 may not ship: its gate was inconclusive and nobody accepted it"
+    assert said in capsys.readouterr().err
+    unjudged = manifest.artifacts["onnx-int8"].model_copy(update={"gate": None})
+    made = {**manifest.artifacts, "onnx-int8": unjudged}
+    close_bundle(tmp_path, manifest.model_copy(update={"artifacts": made}))
+    with open_session(tmp_path, artifact="onnx-int8"):
+        pass
+    assert "onnx-int8 may not ship: no gate judged it" in capsys.readouterr().err
+    write_bundle(tmp_path, int8=gate("inconclusive", accepted="shown elsewhere"))
+    with open_session(tmp_path, artifact="onnx-int8"):
+        pass
+    assert capsys.readouterr().err == ""
+
+
 def test_an_unknown_artifact_is_corrected(bundle: Path) -> None:
     with pytest.raises(BundleError) as caught, open_session(bundle, artifact="onnx-int4"):
         pass
     assert caught.value.hint == "did you mean 'onnx-int8'?"
 
 
-def test_another_runtime_may_read_the_same_file(bundle: Path) -> None:
+def test_another_runtime_may_read_the_same_file_and_is_warned_about(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with open_session(bundle, runtime="openvino", batch=1) as session:
         assert session.artifact.name == "onnx-fp32"
         assert session.runtime_name == "openvino"
+    assert "onnx-fp32 is proven in onnxruntime, not in openvino" in capsys.readouterr().err
 
 
 def test_a_runtime_that_cannot_read_the_file_says_what_it_reads(bundle: Path) -> None:
@@ -135,8 +159,6 @@ def test_a_device_that_is_not_here_is_exit_4(bundle: Path) -> None:
 
 
 def test_a_model_of_another_shape_than_its_manifest_is_refused(tmp_path: Path) -> None:
-    from edgekd.bundle import close_bundle, read_manifest
-
     write_bundle(tmp_path)
     write_classifier(tmp_path / "model.fp32.onnx", SIZE, classes=7)
     close_bundle(tmp_path, read_manifest(tmp_path))
