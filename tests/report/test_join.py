@@ -15,8 +15,7 @@ from edgekd.errors import BundleError, DataError
 from edgekd.report.join import join
 from edgekd.report.records import HostTable, ReportData, Row
 from edgekd.report.render import report
-from edgekd.report.timing import latest
-from edgekd.results import append_jsonl, dump_json, read_measurements
+from edgekd.results import append_jsonl, dump_json
 from edgekd.rundir import RunDir
 from tests.report import fake_run
 from tests.report.conftest import Reported
@@ -123,7 +122,6 @@ def test_what_a_person_accepted_may_be_deployed_and_is_called_so(
 
 
 def test_what_no_gate_judged_is_not_deployed(copy_run: Copy, edit: Edit) -> None:
-    """Not even the fp32 ONNX file."""
     run = copy_run()
     for name, next_best in (("openvino-int8", "onnx-fp32"), ("onnx-fp32", "openvino-fp32")):
         edit(run.bundle / "manifest.json",
@@ -186,29 +184,6 @@ def test_timings_of_an_earlier_export_are_left_out_and_said(copy_run: Copy) -> N
     data = join(run.root)
     assert row(data, "student", "onnx-int8", "workstation").timing is None
     assert any("earlier export" in note for note in data.notes)
-
-
-def test_timings_of_a_file_that_is_not_listed_are_left_out(copy_run: Copy, edit: Edit) -> None:
-    run = copy_run()
-    edit(run.bundle / "manifest.json", lambda tree: tree["files"].pop("model.int8.onnx"))
-    measured = list(read_measurements(run.bundle / "bench" / "bedside.jsonl"))
-    kept, notes = latest(measured, read_manifest(run.bundle), "bedside")
-    assert {timing.artifact for timing in kept} == {"onnx-fp32", "openvino-fp32", "openvino-int8"}
-    assert any("onnx-int8" in note and "earlier export" in note for note in notes)
-
-
-def test_arithmetic_that_is_not_known_is_said_and_compared_with_nothing(copy_run: Copy) -> None:
-    run = copy_run()
-    for folder in (run.bundle, run.reference):
-        manifest = read_manifest(folder)
-        silent = fake_run.measurement(folder, manifest, "onnx-fp32", 0.2, "edge", device="TENSORRT",
-                                      precision_ran="")  # fmt: skip
-        append_jsonl(folder / "bench" / "edge.jsonl", silent)
-    files = report([run.root])
-    found = row(files.data[0], "student", "onnx-fp32", "edge")
-    assert found.same_speedup is None
-    assert host(files.data[0], "edge").deploy.artifact is None
-    assert "arithmetic unknown" in files.html.read_text(encoding="utf-8")
 
 
 def test_a_torn_last_line_is_passed_over(copy_run: Copy) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -54,12 +59,32 @@ def load(workers: int, start: int = 0) -> list[torch.Tensor]:
     return [pixels for pixels, _ in batches(images, plan()[start:], workers=workers, pin=False)]
 
 
+def fingerprint(workers: int) -> str:
+    digest = hashlib.sha256()
+    for pixels in load(workers):
+        digest.update(pixels.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def test_augmentation_depends_on_seed_epoch_and_image_only() -> None:
     whole = load(0)
     torch.rand(7)  # whatever happened before
-    for again in (load(0), load(2)):
-        assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(whole, load(0), strict=True))
     assert torch.equal(load(0, start=2)[0], whole[2])
+
+
+def test_worker_processes_load_the_same_bytes() -> None:
+    """In a process of its own: this one is full of other libraries' threads, which no fork
+    survives for sure."""
+    code = "from tests.train.test_loader import fingerprint; print(fingerprint(2))"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == fingerprint(0)
 
 
 @pytest.mark.parametrize("name", sorted(augment.KNOWN))
