@@ -214,8 +214,8 @@ class _Mapping:
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """The fully resolved recipe as YAML that `load` reads back to an equal recipe."""
-    tree = recipe.model_dump(mode="json", by_alias=True)
+    """The fully resolved recipe as YAML: what one run did, so without the other `variants`."""
+    tree = recipe.model_dump(mode="json", by_alias=True, exclude={"variants"})
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
 
 
