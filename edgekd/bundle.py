@@ -7,7 +7,6 @@ sha256, so that nothing in it is opened before it has been verified.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -196,11 +195,3 @@ def close_bundle(folder: Path, manifest: Manifest) -> Manifest:
 
 def _is_unlisted(name: str) -> bool:
     return PurePosixPath(name).parts[0] in UNLISTED
-
-
-def add_file(folder: Path, source: Path, name: str) -> Path:
-    """Copy a file into the bundle under `name`."""
-    target = inside(folder, name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-    return target

@@ -67,9 +67,9 @@ def export(
     json: Json = False,
 ) -> None:
     """Export, quantize and lower the student; refuse what lost accuracy (exit code 3)."""
-    from edgekd.bundle import is_bundle, read_manifest
+    from edgekd.bundle import read_manifest
+    from edgekd.export.make import bundle_of
     from edgekd.export.make import export as export_target
-    from edgekd.rundir import RunDir
 
     names = [name.strip() for name in make.split(",") if name.strip()] if make else None
     failed: GateFailed | None = None
@@ -77,7 +77,7 @@ def export(
         export_target(target, make=names, accept_inconclusive=accept)
     except GateFailed as error:
         failed = error  # the bundle is complete, and says so
-    bundle = target if is_bundle(target) else RunDir(target).bundle
+    bundle = bundle_of(target)
     if json:
         print_json(read_manifest(bundle))
     else:
