@@ -132,6 +132,7 @@ def missing_package(package: str, needed_by: str) -> EdgekdError:
         "onnxscript": "export",
         "onnxruntime": "onnxruntime",
         "openvino": "openvino",
+        "optuna": "sweep",
     }
     hint = f"pip install 'edgekd[{extras[package]}]'" if package in extras else None
     return MissingOnHost(f"{needed_by} needs the package '{package}'", hint=hint)

@@ -6,30 +6,14 @@ are resolved by whoever uses them.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from edgekd.recipe_base import Fraction, Key, Name, Names, PerChannel, Positive, Section
+from edgekd.recipe_search import SearchSpec
 
 SCHEMA_VERSION = 1
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # no dot: overrides use it
-PerChannel = Annotated[list[float], Field(min_length=3, max_length=3)]
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Names = Annotated[  # one name may stand without a list
-    list[str],
-    BeforeValidator(
-        lambda value: [value] if isinstance(value, str) else value,
-        json_schema_input_type=str | list[str],
-    ),
-]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class TaskSpec(Section):
@@ -67,6 +51,7 @@ class DataSpec(Section):
     batch: Positive = 32
     augment: list[str] = []
     workers: Annotated[int, Field(ge=0)] = 0
+    prepared: str | None = None  # a folder of `edgekd data prepare`: the same pixels, read faster
 
 
 class StageData(Section):
@@ -145,6 +130,12 @@ class ScheduleSpec(Section):
     floor: Annotated[float, Field(ge=0)] = 0.0  # cosine: last lr
 
 
+class CacheSpec(Section):
+    """Teachers' outputs are computed once for `views` augmented copies of every image."""
+
+    views: Positive = 4  # epoch e sees copy (e - 1) mod views
+
+
 class StageSpec(Section):
     """One training phase: models, terms and one optimizer."""
 
@@ -156,6 +147,7 @@ class StageSpec(Section):
     schedule: ScheduleSpec = ScheduleSpec()
     epochs: Positive = 1
     accumulate: Positive = 1
+    cache: CacheSpec | None = None  # for terms that need a teacher's logits only
     select: Literal["best", "last"] = "best"  # which epoch's weights go on, by the primary score
 
 
@@ -168,6 +160,7 @@ class HardwareSpec(Section):
     strategy: str = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     channels_last: bool = True
+    compile: bool = False  # torch.compile of the networks in training
     threads: Annotated[int, Field(ge=0)] = 0
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0  # besides the end of each epoch
 
@@ -222,12 +215,14 @@ class Recipe(Section):
     task: TaskSpec = TaskSpec()
     data: DataSpec
     models: dict[Key, ModelSpec] = Field(min_length=1)
-    stages: dict[Key, StageSpec] = Field(min_length=1)
+    stages: dict[Key, StageSpec] = {}  # empty only for an imported ONNX model
     export: ExportSpec = ExportSpec()
     bench: BenchSpec = BenchSpec()
     hardware: HardwareSpec = HardwareSpec()
     seed: int = 1
     seeds: list[int] = []  # used by sweeps
+    baseline: Key | None = None  # the variant (or `base`) that sweeps compare with
+    search: SearchSpec | None = None
     variants: dict[Key, dict[str, Any]] = {}
 
     @model_validator(mode="after")
@@ -235,14 +230,24 @@ class Recipe(Section):
         for place, name in self._model_references():
             if name not in self.models:
                 raise ValueError(_unknown(place, "model", name, self.models))
+        is_imported = self.models[self.export.model].arch.startswith("onnx:")
+        if not self.stages:
+            if not is_imported:
+                raise ValueError("stages: this key is missing")
+            return self
+        if "base" in self.variants:
+            raise ValueError("variants: `base` means the recipe itself; choose another name")
+        known = {"base", *self.variants}
+        if self.baseline is not None and self.baseline not in known:
+            raise ValueError(_unknown("baseline", "variant", self.baseline, known))
         present_anywhere = {m for s in self.stages.values() for m in (*s.train, *s.frozen)}
         for place, name in self._model_references()[:2]:
             if place.startswith("export.") and name not in present_anywhere:
                 raise ValueError(f"{place}: no stage trains or uses model '{name}'")
-        if self.models[self.export.model].arch.startswith("onnx:"):
+        if is_imported:
             raise ValueError(
                 f"export.model: '{self.export.model}' is an ONNX file already; "
-                "`edgekd bench FILE.onnx` measures it"
+                "`edgekd import FILE.onnx` makes a bundle of it"
             )
         for stage_name, stage in self.stages.items():
             both = set(stage.train) & set(stage.frozen)
@@ -256,6 +261,8 @@ class Recipe(Section):
                             f"stages.{stage_name}.losses.{term_name}: model '{name}' is in "
                             f"neither `train` nor `frozen` of this stage"
                         )
+            if stage.cache and not stage.frozen:
+                raise ValueError(f"stages.{stage_name}.cache: the stage has no frozen teacher")
             untaught = set(stage.train) - {term.to for term in stage.losses.values()}
             if untaught:
                 raise ValueError(f"stages.{stage_name}: no term teaches {sorted(untaught)}")

@@ -20,6 +20,7 @@ from edgekd.errors import RecipeError, did_you_mean
 from edgekd.recipe import Recipe
 
 Tree = dict[str, Any]
+FOR_SWEEPS = ("seeds", "baseline", "search", "variants")
 
 
 class _Loader(yaml.SafeLoader):
@@ -214,8 +215,8 @@ class _Mapping:
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """The fully resolved recipe as YAML: what one run did, so without the other `variants`."""
-    tree = recipe.model_dump(mode="json", by_alias=True, exclude={"variants"})
+    """The fully resolved recipe as YAML: what one run did, so without what is for sweeps."""
+    tree = recipe.model_dump(mode="json", by_alias=True, exclude=set(FOR_SWEEPS))
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
 
 

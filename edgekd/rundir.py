@@ -32,6 +32,17 @@ class RunDir:
     """The paths inside one run folder."""
 
     root: Path
+    shared: Path | None = None  # where runs share what they have in common; default: beside the run
+
+    @property
+    def shelf(self) -> Path:
+        """Finished stages by key, for all runs that look here."""
+        return (self.shared or self.root.parent) / ".stages"
+
+    @property
+    def teacher_cache(self) -> Path:
+        """Outputs of frozen teachers by key, for all runs that look here."""
+        return (self.shared or self.root.parent) / ".teacher-cache"
 
     @property
     def recipe(self) -> Path:

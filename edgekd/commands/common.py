@@ -30,6 +30,10 @@ Overrides = Annotated[
 ]
 Variant = Annotated[str | None, typer.Option(help="A named variant of the recipe.")]
 Out = Annotated[Path | None, typer.Option(help="Folder to write (default: runs/NAME).")]
+Shared = Annotated[
+    Path | None,
+    typer.Option(help="Folder in which runs share finished stages (default: the run's parent)."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.")]
 
@@ -61,7 +65,11 @@ Threads = Annotated[int | None, typer.Option(min=0, help="0 lets the runtime cho
 
 
 def open_recipe(
-    name: str, overrides: Sequence[str] | None, variant: str | None, out: Path | None
+    name: str,
+    overrides: Sequence[str] | None,
+    variant: str | None,
+    out: Path | None,
+    shared: Path | None = None,
 ) -> tuple[Recipe, RunDir]:
     """The recipe and the folder it runs in."""
     from edgekd import catalog
@@ -76,7 +84,7 @@ def open_recipe(
         out = Path("runs") / f"{recipe.name}{suffix}"
     if out.exists() and not out.is_dir():
         raise EdgekdError(f"--out {out} is a file, expected a folder")
-    return recipe, RunDir(out)
+    return recipe, RunDir(out, shared)
 
 
 def numbers(text: str, option: str) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from edgekd.commands.common import (
     Overrides,
     RecipeArgument,
     RuntimeName,
+    Shared,
     Threads,
     Variant,
     numbers,
@@ -35,11 +36,12 @@ def distill(
     overrides: Overrides = None,
     variant: Variant = None,
     out: Out = None,
+    shared: Shared = None,
     fresh: Fresh = False,
     json: Json = False,
 ) -> None:
     """Train what is not yet trained, and score it; resumes by itself."""
-    loaded, run = open_recipe(recipe, overrides, variant, out)
+    loaded, run = open_recipe(recipe, overrides, variant, out, shared)
     result = _distill(loaded, run, fresh)
     if json:
         print_json(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from edgekd.data.base import DataSource
 from edgekd.errors import DataError, RecipeError
 from edgekd.log import say
+from edgekd.recipe_load import digest
 
 Indices = npt.NDArray[np.int64]
 
@@ -61,6 +62,12 @@ def make_split(
     if verify:
         check_split(source, drawn)
     return drawn
+
+
+def data_key(source: DataSource, split: Split) -> str:
+    """A hash of all labels, groups, files and the split."""
+    parts = [part.tobytes() for part in (split.train, split.val, split.test)]
+    return digest([source.fingerprint(), [digest(part.hex()) for part in parts]])
 
 
 def check_split(source: DataSource, split: Split) -> None:

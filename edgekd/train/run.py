@@ -23,6 +23,7 @@ from edgekd.recipe import HardwareSpec, Recipe
 from edgekd.recipe_load import digest, to_yaml
 from edgekd.results import dump_json
 from edgekd.rundir import RunDir, only_one, sha256, write_text
+from edgekd.stage_keys import stage_keys
 from edgekd.train import stages
 from edgekd.train.checkpoint import save_weights
 from edgekd.train.evaluate import predict, quick_scores
@@ -66,7 +67,7 @@ def distill(
     stages.check_teachers(recipe)
     with only_one(run.root):
         data = prepare(recipe)
-        keys = stages.stage_keys(recipe, data.key)
+        keys = stage_keys(recipe, data.key)
         todo = [
             name
             for name, spec in recipe.stages.items()
@@ -88,8 +89,14 @@ def distill(
         write_split(run.split, data.source, data.split)
         fabric = make_fabric(recipe.hardware) if todo else None
         for name in todo:
-            _train(recipe, run, data, name, keys[name], fabric, fresh)
-            stages.put(run, name, keys[name], replace=fresh)
+            with stages.hold(run, name, keys[name]):
+                trains = recipe.stages[name].train
+                if not fresh and stages.take(run, name, keys[name], trains):
+                    say(f"{name}: trained by another run meanwhile")
+                    summary.reused.append(name)
+                    continue
+                _train(recipe, run, data, name, keys[name], fabric, fresh)
+                stages.put(run, name, keys[name], replace=fresh)
             summary.trained.append(name)
         summary.scores = _finish(recipe, run, data, keys)
     summary.seconds = time.monotonic() - started

@@ -11,14 +11,13 @@ import torch
 
 from edgekd.data.base import UNLABELLED, DataSource
 from edgekd.data.read import ImageStore, open_source
-from edgekd.data.splits import Split, make_split, take_fraction
+from edgekd.data.splits import Split, data_key, make_split, take_fraction
 from edgekd.errors import RecipeError
 from edgekd.losses.base import Batch, Facts
 from edgekd.models.build import build_network, load_weights, model_seed
 from edgekd.models.network import Network
 from edgekd.plugins import load
 from edgekd.recipe import Recipe, StageSpec
-from edgekd.recipe_load import digest
 from edgekd.rundir import RunDir
 from edgekd.tasks.base import Task
 from edgekd.train import stages
@@ -49,9 +48,7 @@ def prepare(recipe: Recipe) -> Prepared:
         source, recipe.data.split, seed=recipe.data.split_seed, limit=recipe.data.limit
     )
     store = ImageStore(source, recipe.data.input)
-    parts = [part.tobytes() for part in (split.train, split.val, split.test)]
-    key = digest([source.fingerprint(), [digest(part.hex()) for part in parts]])
-    return Prepared(source, split, task, store, key)
+    return Prepared(source, split, task, store, data_key(source, split))
 
 
 def plugin_folders(recipe: Recipe) -> list[Path]:

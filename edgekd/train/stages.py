@@ -1,72 +1,22 @@
-"""Which stages are already done, by the hash of a stage and of all before it.
+"""Finished stages: which are done, and the shelf on which runs share them.
 
-A stage's key covers its own entry, the models it uses (with the contents of the files that the
-recipe names), the data and its split, the task, the seed, the precision, and the keys of the stages
-before it. It does not cover library versions, nor modules that one's own file imports: after such
-a change, `--fresh` trains anew. Finished stages are kept beside the runs in `.stages/`, so
+Finished stages are kept by their key beside the runs in `.stages/` (or where `--stages` says), so
 that variants of a recipe share their teacher.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from edgekd.errors import RecipeError
-from edgekd.recipe import ModelSpec, Recipe
-from edgekd.recipe_load import digest
-from edgekd.rundir import RunDir, replace_folder, sha256
-
-FORMAT = 1  # raise it when training itself changes, so that old stages are not served
-
-
-def stage_keys(recipe: Recipe, data_key: str) -> dict[str, str]:
-    """The key of every stage, in order."""
-    keys: dict[str, str] = {}
-    for name, stage in recipe.stages.items():
-        used = [*stage.train, *stage.frozen]
-        keys[name] = digest(
-            {
-                "format": FORMAT,
-                "before": list(keys.values()),
-                "name": name,  # it seeds order and adapters
-                "stage": stage.model_dump(mode="json", by_alias=True),
-                "models": {model: _model_key(recipe.models[model]) for model in used},
-                "losses": _file_keys(recipe.plugins),
-                "data": data_key,
-                "input": recipe.data.input.model_dump(mode="json"),
-                "batch": recipe.data.batch,
-                "augment": recipe.data.augment,
-                "task": recipe.task.model_dump(mode="json"),
-                "seed": recipe.seed,
-                "precision": recipe.hardware.precision,
-                "channels_last": recipe.hardware.channels_last,
-            }
-        )
-    return keys
-
-
-def _model_key(spec: ModelSpec) -> dict[str, Any]:
-    key = spec.model_dump(mode="json")
-    kind, _, rest = spec.arch.partition(":")
-    files = {"file": [rest.rpartition(":")[0]], "onnx": [rest]}.get(kind, [])
-    if isinstance(spec.pretrained, str):
-        files.append(spec.pretrained)
-    key["files"] = _file_keys(files)
-    return key
-
-
-def _file_keys(paths: list[str]) -> dict[str, str]:
-    found = {}
-    for name in paths:
-        path = Path(name)
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            if file.is_file():
-                found[str(file)] = sha256(file)
-    return found
+from edgekd.log import say
+from edgekd.recipe import Recipe
+from edgekd.rundir import RunDir, replace_folder
 
 
 def is_done(folder: Path, key: str, models: list[str]) -> bool:
@@ -80,14 +30,62 @@ def is_done(folder: Path, key: str, models: list[str]) -> bool:
     )
 
 
-def shelf(run: RunDir, key: str) -> Path:
-    """Where a finished stage is kept for other runs beside this one."""
-    return run.root.parent / ".stages" / key
+@contextlib.contextmanager
+def hold(run: RunDir, name: str, key: str) -> Iterator[None]:
+    """Be the only one that trains this stage; wait while another run does.
+
+    The lock dies with its process. What a killed run had trained is taken over: its folder stands
+    in the lock file, and a stage goes on from `last/` wherever it was begun.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # no such lock on this system
+        yield
+        return
+    folder = run.stage(name)
+    run.shelf.mkdir(parents=True, exist_ok=True)
+    with (run.shelf / f"{key}.lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{name}: waiting for another run that trains this very stage")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        _adopt(Path(file.read().strip() or folder), folder, key)
+        file.seek(0)
+        file.truncate()
+        file.write(str(folder.resolve()))
+        file.flush()
+        yield
+        file.seek(0)
+        file.truncate()
+
+
+def _adopt(source: Path, folder: Path, key: str) -> None:
+    """Take over an unfinished stage from where another run left it, if it is further than ours."""
+    theirs = _position(source, key)
+    if (
+        source.resolve() == folder.resolve()
+        or theirs is None
+        or theirs <= (_position(folder, key) or (0, 0))
+    ):
+        return
+    with replace_folder(folder) as temporary:
+        shutil.copytree(source, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+
+
+def _position(folder: Path, key: str) -> tuple[int, int] | None:
+    """Epoch and step of an unfinished stage with this key."""
+    try:
+        progress = json.loads((folder / "last" / "progress.json").read_text(encoding="utf-8"))
+        return (progress["epoch"], progress["step"]) if progress["key"] == key else None
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def put(run: RunDir, name: str, key: str, *, replace: bool = False) -> None:
     """Keep a finished stage for other runs (hard links where the disk allows)."""
-    target = shelf(run, key)
+    target = run.shelf / key
     if target.exists() and not replace:
         return
     with replace_folder(target) as temporary:
@@ -96,7 +94,7 @@ def put(run: RunDir, name: str, key: str, *, replace: bool = False) -> None:
 
 def take(run: RunDir, name: str, key: str, models: list[str]) -> bool:
     """Bring a finished stage into this run, if there is one."""
-    source = shelf(run, key)
+    source = run.shelf / key
     if not is_done(source, key, models):
         return False
     with replace_folder(run.stage(name)) as temporary:

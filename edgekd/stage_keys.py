@@ -1,0 +1,67 @@
+"""The key of a stage: a hash of it and of all before it. Torch-free: sweeps plan by it.
+
+It covers the stage's own entry, the models it uses (with the contents of the files that the
+recipe names), the data and its split, the task, the seed, the precision, and the keys of the stages
+before it. It does not cover library versions, nor modules that one's own file imports: after such
+a change, `--fresh` trains anew.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgekd.recipe import ModelSpec, Recipe
+from edgekd.recipe_load import digest
+from edgekd.rundir import sha256
+
+FORMAT = 2  # raise it when training itself changes, so that old stages are not served
+
+
+def stage_keys(recipe: Recipe, data_key: str) -> dict[str, str]:
+    """The key of every stage, in order."""
+    keys: dict[str, str] = {}
+    for name, stage in recipe.stages.items():
+        used = [*stage.train, *stage.frozen]
+        keys[name] = digest(
+            {
+                "format": FORMAT,
+                "before": list(keys.values()),
+                "name": name,  # it seeds order and adapters
+                "stage": stage.model_dump(mode="json", by_alias=True),
+                "models": {model: model_key(recipe.models[model]) for model in used},
+                "losses": file_keys(recipe.plugins),
+                "data": data_key,
+                "input": recipe.data.input.model_dump(mode="json"),
+                "batch": recipe.data.batch,
+                "augment": recipe.data.augment,
+                "task": recipe.task.model_dump(mode="json"),
+                "seed": recipe.seed,
+                "precision": recipe.hardware.precision,
+                "channels_last": recipe.hardware.channels_last,
+                "compile": recipe.hardware.compile,
+            }
+        )
+    return keys
+
+
+def model_key(spec: ModelSpec) -> dict[str, Any]:
+    """What decides a model's initial state, with the contents of the files that it names."""
+    key = spec.model_dump(mode="json")
+    kind, _, rest = spec.arch.partition(":")
+    files = {"file": [rest.rpartition(":")[0]], "onnx": [rest]}.get(kind, [])
+    if isinstance(spec.pretrained, str):
+        files.append(spec.pretrained)
+    key["files"] = file_keys(files)
+    return key
+
+
+def file_keys(paths: list[str]) -> dict[str, str]:
+    """Hashes of files, and of the Python files in folders."""
+    found = {}
+    for name in paths:
+        path = Path(name)
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            if file.is_file():
+                found[str(file)] = sha256(file)
+    return found
