@@ -135,7 +135,9 @@ def plugins_text(rows: list[dict[str, Any]]) -> str:
 def recipe(recipe: Recipe) -> dict[str, Any]:
     """Open the data and dry-run a recipe; returns what it would do."""
     from edgekd.plugins import missing_package
+    from edgekd.recipe_load import check_trains
 
+    check_trains(recipe)
     try:
         from edgekd.train.setup import prepare
     except ModuleNotFoundError as error:
@@ -153,7 +155,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     from edgekd.models.build import build_network, model_seed
     from edgekd.models.complexity import count
     from edgekd.models.network import OnnxTeacher
-    from edgekd.train.run import check_hardware
+    from edgekd.train.hardware import check_compile, check_hardware, scoring_device
     from edgekd.train.setup import class_counts, make_distiller, stage_feed
     from edgekd.train.stages import check_teachers
 
@@ -195,6 +197,8 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
             "adapter_params": sum(p.numel() for p in distiller.adapters()),
             "terms": {key: value.item() for key, value in values.items()},
         }
+    if recipe.hardware.compile:
+        check_compile(networks, batch.images, scoring_device(recipe.hardware))
     for model, network in networks.items():
         if isinstance(network.net, OnnxTeacher):
             found["models"][model] = {"arch": recipe.models[model].arch}

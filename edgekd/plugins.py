@@ -26,7 +26,7 @@ NOT_PLUGINS = {
     "tasks": {"base", "scores"},
     "losses": {"base"},
     "runtimes": {"base", "session"},
-    "data": {"base", "check", "origin", "read", "splits"},
+    "data": {"base", "check", "origin", "prepare", "prepared", "read", "splits"},
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 

@@ -68,11 +68,7 @@ def load(path: Path, *, overrides: Sequence[str] = (), variant: str | None = Non
         for key, value in variants[variant].items():
             set_key(tree, key, value, f"{path}: variants.{variant}")
         tree["name"] = f"{tree.get('name')}.{variant}"
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise RecipeError(f"'{override}' is not KEY=VALUE", hint="for example data.batch=16")
-        set_key(tree, key, _scalar(text, key), "command line")
+    override(tree, overrides)
     recipe = validate(tree, str(path))
     if variant is None:
         for name, entries in recipe.variants.items():
@@ -108,6 +104,15 @@ def read_tree(path: Path) -> Tree:
     if "edgekd" not in tree:
         raise RecipeError(f"{path}: not an edgekd recipe (its first key must be `edgekd: 1`)")
     return tree
+
+
+def override(tree: Tree, overrides: Sequence[str]) -> None:
+    """Set every `KEY=VALUE` in a tree. Raises RecipeError for one that is no such pair."""
+    for pair in overrides:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"'{pair}' is not KEY=VALUE", hint="for example data.batch=16")
+        set_key(tree, key, _scalar(text, key), "command line")
 
 
 def set_key(tree: Tree, key: str, value: Any, where: str) -> None:
@@ -153,6 +158,18 @@ def validate(tree: Tree, where: str) -> Recipe:
         lines = [f"{where}: {problems[0][0]}"] + [f"  also {text}" for text, _ in problems[1:5]]
         hint = next((hint for _, hint in problems if hint), None)
         raise RecipeError("\n".join(lines), hint=hint) from None
+
+
+def check_trains(recipe: Recipe) -> None:
+    """Raise RecipeError for the recipe of an import: a finished ONNX model, nothing to train."""
+    if not recipe.stages:
+        name = recipe.export.model
+        file = recipe.models[name].arch.partition(":")[2]
+        raise RecipeError(
+            f"{recipe.name} has no stages: models.{name} is a finished ONNX model, there is "
+            "nothing to train",
+            hint=f"edgekd import {file} --recipe RECIPE makes a bundle of it",
+        )
 
 
 def _explain(entry: Any) -> tuple[str, str | None]:

@@ -45,6 +45,12 @@ def stage_keys(recipe: Recipe, data_key: str) -> dict[str, str]:
     return keys
 
 
+def scored_key(recipe: Recipe, data_key: str, keys: dict[str, str]) -> str:
+    """What a finished run's weights, predictions and scores belong to."""
+    models = {name: spec.model_dump(mode="json") for name, spec in recipe.models.items()}
+    return digest([keys, models, data_key])
+
+
 def model_key(spec: ModelSpec) -> dict[str, Any]:
     """What decides a model's initial state, with the contents of the files that it names."""
     key = spec.model_dump(mode="json")

@@ -19,5 +19,5 @@ def test_every_recipe_and_variant_loads_and_says_something_of_its_own() -> None:
             seen[key] = variant
             names.add(recipe.name)
             walked += 1
-    assert walked >= 6
+    assert walked >= 11
     assert len(names) == walked

@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from edgekd import plugins
 from edgekd.data.base import DataSource, Image
+from edgekd.data.prepared import HINT, PreparedImages, open_prepared
 from edgekd.errors import DataError, RecipeError
 from edgekd.image import resize, to_square
+from edgekd.log import warn
 from edgekd.recipe import DataSpec, InputSpec
 
 MOST_BYTES = 2 << 30
@@ -51,9 +53,11 @@ def open_source(spec: DataSpec, plugin_folders: Sequence[Path] = ()) -> DataSour
 class ImageStore:
     """Images by index, resized to `spec.resize` but not cropped: uint8 (R, R', 3).
 
-    What has been decoded is kept while it fits into `budget` bytes (by default 2 GiB, at most a
-    quarter of the free memory); the rest is decoded again each time. A pickled copy starts empty,
-    so worker processes that are forked after `fill()` share what it kept.
+    Images that are in the `prepared` copy come from there, and the system keeps in memory what it
+    has room for. Of the others, what has been decoded is kept while it fits into `budget` bytes (by
+    default 2 GiB, at most a quarter of the free memory); the rest is decoded again each time. A
+    pickled store starts empty, so worker processes that are forked after `fill()` share what it
+    kept.
     """
 
     def __init__(
@@ -63,11 +67,13 @@ class ImageStore:
         indices: Iterable[int] | None = None,
         *,
         budget: int | None = None,
+        prepared: PreparedImages | None = None,
     ) -> None:
         self.source = source
         self.spec = spec
         self.indices = list(range(len(source)) if indices is None else map(int, indices))
         self.budget = _free_bytes() if budget is None else budget
+        self.prepared = prepared
         self._kept: dict[int, Image] = {}
         self._used = 0
 
@@ -80,6 +86,8 @@ class ImageStore:
         It may be shared: do not write into it.
         """
         index = int(index)
+        if self.prepared is not None and index in self.prepared:
+            return self.prepared[index]
         found = self._kept.get(index)
         if found is None:
             found = np.ascontiguousarray(resize(self.source[index].image, self.spec))
@@ -93,15 +101,34 @@ class ImageStore:
         return {**self.__dict__, "_kept": {}, "_used": 0}
 
     def fill(self, progress: Callable[[], object] | None = None) -> None:
-        """Decode every image once now; `progress` is called after each.
+        """Decode every image that is not prepared once now; `progress` is called after each.
 
         Stops early, without harm, where the budget is used up.
         """
         for index in self.indices:
-            if self._used + self[index].nbytes > self.budget:
+            is_prepared = self.prepared is not None and index in self.prepared
+            if not is_prepared and self._used + self[index].nbytes > self.budget:
                 return
             if progress is not None:
                 progress()
+
+
+def open_store(source: DataSource, spec: DataSpec, indices: Iterable[int]) -> ImageStore:
+    """The images that a recipe trains and scores with, from its prepared copy if it names one.
+
+    `indices` are those that will be used; a warning says how many of them are not in the copy.
+    Raises DataError for a copy that is not there, damaged or not of this data and input size.
+    """
+    if spec.prepared is None:
+        return ImageStore(source, spec.input)
+    try:
+        prepared = open_prepared(Path(spec.prepared).expanduser(), source, spec)
+    except DataError as error:
+        raise DataError(f"data.prepared: {error.message}", hint=error.hint) from None
+    missing = sum(int(index) not in prepared for index in indices)
+    if missing:
+        warn(f"{spec.prepared}: {missing} images are not in the copy, they are decoded: {HINT}")
+    return ImageStore(source, spec.input, prepared=prepared)
 
 
 def read_squares(

@@ -37,6 +37,10 @@ class Split:
         """`("train", indices)`, then `val` and `test`."""
         yield from ((part, getattr(self, part)) for part in PARTS)
 
+    def used(self) -> Indices:
+        """All indices, part after part."""
+        return np.concatenate([indices for _, indices in self.items()])
+
 
 def make_split(
     source: DataSource, split: str, *, seed: int, limit: int | None = None, verify: bool = True

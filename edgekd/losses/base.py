@@ -7,7 +7,7 @@ hands out `Outputs`; a term never touches a model.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -39,6 +39,8 @@ class Batch:
 
     images: Tensor  # (B, 3, S, S) in [0, 1]
     targets: Tensor  # (B,) class index, UNLABELLED where the label is hidden
+    # what frozen models have said about these images before: {model: {logits, pooled}}
+    known: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def labelled(self) -> Tensor:
         """Mask (B,) of the images whose label may be used."""

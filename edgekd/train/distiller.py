@@ -1,6 +1,7 @@
 """A stage as a graph: models, and terms that look from some of them to one of them.
 
-The distiller runs every model once per batch, then every term once. It knows no method's name.
+The distiller runs every model once per batch (or takes what the batch says is known of it), then
+every term once. It knows no method's name.
 It guarantees, once and for all terms: frozen models in eval mode and without gradient; sources
 detached, their heads too; losses in fp32 outside autocast; only the taps that are asked for.
 """
@@ -70,6 +71,9 @@ class Distiller(nn.Module):
             self.networks[name].requires_grad_(False)
         for name in stage.train:
             self.networks[name].requires_grad_(True)
+        sources = {name for term in self.specs.values() for name in term.from_}
+        # a variant without a teacher's terms need not pay for the teacher
+        self._asked = [name for name in present if name in self.trained or name in sources]
         self._heads: dict[str, Callable[[Tensor], Tensor]] = {}
         self._recorders: dict[str, Recorder] = {}
         for name in present:
@@ -78,7 +82,7 @@ class Distiller(nn.Module):
                 tap
                 for key, term in self.specs.items()
                 if name == term.to or name in term.from_
-                for tap in self._taps_of(key)
+                for tap in self.taps_of(key)
             }
             if wanted and isinstance(network.net, OnnxTeacher):
                 raise RecipeError(
@@ -88,10 +92,32 @@ class Distiller(nn.Module):
             self._recorders[name] = Recorder(network, wanted, name)
             self._heads[name] = head_of(network)
 
-    def _taps_of(self, key: str) -> tuple[str, ...]:
+    def taps_of(self, key: str) -> tuple[str, ...]:
+        """The taps that a term asks for, of its student and of its teachers."""
         loss = self.terms[f"{TERM}{key}"]
         assert isinstance(loss, Loss)
         return loss.taps
+
+    def cacheable(self, where: str) -> dict[str, list[str]]:
+        """What a teacher cache keeps of each frozen model: `logits`, and `pooled` if a term asks.
+
+        Raises RecipeError that names a term which needs more than that.
+        """
+        kept = {name: ["logits"] for name in self.networks if name not in self.trained}
+        for key, term in self.specs.items():
+            for name in [*term.from_, term.to]:
+                if name not in kept:
+                    continue
+                more = sorted(set(self.taps_of(key)) - {"pooled"})
+                if more:
+                    raise RecipeError(
+                        f"{where}.cache: term '{key}' needs {', '.join(more)} of '{name}'; only "
+                        "logits and the tap `pooled` are cached",
+                        hint=f"leave out the term, or the cache: {where}.cache=null",
+                    )
+                if "pooled" in self.taps_of(key) and "pooled" not in kept[name]:
+                    kept[name].append("pooled")
+        return kept
 
     def setup(self, batch: Batch, facts: Facts) -> None:
         """Let every term build its adapters from one small batch."""
@@ -134,14 +160,23 @@ class Distiller(nn.Module):
         """Parameters that only distillation needs; never exported."""
         return list(self.terms.parameters())
 
+    def ask(self, name: str, images: Tensor) -> Outputs:
+        """Run one model on images (B, 3, S, S) in [0, 1]; a frozen one without gradient."""
+        self._recorders[name].start()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and name in self.trained):
+            logits = self.networks[name](images)
+        return Outputs(
+            logits=logits.float(), taps=self._recorders[name].take(), head=self._heads[name]
+        )
+
     def _run_models(self, batch: Batch) -> dict[str, Outputs]:
         outputs = {}
-        for name, network in self.networks.items():
-            with torch.set_grad_enabled(torch.is_grad_enabled() and name in self.trained):
-                logits = network(batch.images)
-            outputs[name] = Outputs(
-                logits=logits.float(), taps=self._recorders[name].take(), head=self._heads[name]
-            )
+        for name in self._asked:
+            if name in batch.known:
+                taps = dict(batch.known[name])
+                outputs[name] = Outputs(taps.pop("logits"), taps, self._heads[name])
+            else:
+                outputs[name] = self.ask(name, batch.images)
         return outputs
 
     def _detached(self, name: str, outputs: Outputs) -> Outputs:

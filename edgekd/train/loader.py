@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from edgekd.train.cache import TeacherCache
 from edgekd.train.seeding import derive
 
 Indices = npt.NDArray[np.int64]
@@ -52,8 +54,11 @@ def epoch_batches(
     return pieces
 
 
-class TrainImages(Dataset[tuple[Tensor, int]]):
-    """Augmented images; the augmentation of an image depends on (seed, epoch, index) only."""
+class TrainImages(Dataset[tuple[Tensor, int, int]]):
+    """Augmented images; the augmentation of an image depends on (seed, view, index) only.
+
+    Without a teacher cache every epoch is a view of its own.
+    """
 
     def __init__(
         self,
@@ -61,34 +66,35 @@ class TrainImages(Dataset[tuple[Tensor, int]]):
         targets: Indices,
         augment: Callable[[Tensor], Tensor],
         seed: int,
-        epoch: int,
+        view: int,
     ) -> None:
         self.store = store
         self.targets = targets  # of all images of the source
         self.augment = augment
         self.seed = seed
-        self.epoch = epoch
+        self.view = view
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         image = torch.from_numpy(np.array(self.store[index])).permute(2, 0, 1)
         # seeding the global generator is safe: the loop seeds it again before every step
-        torch.manual_seed(derive(self.seed, "augment", self.epoch, int(index)))
-        return self.augment(image), int(self.targets[index])
+        torch.manual_seed(derive(self.seed, "augment", self.view, int(index)))
+        return self.augment(image), int(self.targets[index]), int(index)
 
 
-def collate(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
-    """uint8 images and targets of one batch."""
-    images = torch.stack([image for image, _ in samples])
-    return images, torch.tensor([target for _, target in samples], dtype=torch.int64)
+def collate(samples: Sequence[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """uint8 images, targets and indices of one batch."""
+    images = torch.stack([image for image, _, _ in samples])
+    targets = torch.tensor([target for _, target, _ in samples], dtype=torch.int64)
+    return images, targets, torch.tensor([index for _, _, index in samples], dtype=torch.int64)
 
 
 def batches(
     images: TrainImages, plan: Sequence[Indices], *, workers: int, pin: bool
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Load the planned batches: images (B, 3, S, S) uint8 and targets (B,)."""
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Load the planned batches: images (B, 3, S, S) uint8, targets (B,) and indices (B,)."""
     loader = DataLoader(
         images,
         batch_sampler=[piece.tolist() for piece in plan],
@@ -99,6 +105,55 @@ def batches(
     yield from loader
 
 
+@dataclass(frozen=True)
+class Feed:
+    """The training images of one stage and how they come."""
+
+    store: Store
+    indices: Indices
+    targets: Indices  # of all images of the source; UNLABELLED where hidden
+    augment: Callable[[Tensor], Tensor]
+    batch: int
+    drop_last: bool
+    balance: bool
+    workers: int
+    cache: TeacherCache | None = None
+
+    def view(self, epoch: int) -> int:
+        """Which augmented copy of the images an epoch sees: one of its own, unless outputs of
+        teachers for a few copies are cached."""
+        return epoch if self.cache is None else self.cache.view(epoch)
+
+    def plan(self, seed: int, epoch: int) -> list[Indices]:
+        """The batches of an epoch as arrays of indices."""
+        return epoch_batches(
+            self.indices,
+            self.targets[self.indices],
+            batch=self.batch,
+            seed=seed,
+            epoch=epoch,
+            drop_last=self.drop_last,
+            balance=self.balance,
+        )
+
+    def load(
+        self, plan: Sequence[Indices], *, seed: int, view: int, pin: bool
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Images (B, 3, S, S) uint8, targets (B,) and indices (B,) of planned batches."""
+        images = TrainImages(self.store, self.targets, self.augment, seed, view)
+        return batches(images, plan, workers=self.workers, pin=pin)
+
+    def known(self, indices: Tensor, epoch: int) -> dict[str, dict[str, Tensor]]:
+        """What is already known about images (B,): {teacher: {logits or pooled: (B, ...)}}."""
+        return {} if self.cache is None else self.cache.lookup(indices, epoch)
+
+
 def to_float(images: Tensor) -> Tensor:
     """uint8 to float32 in [0, 1], as `image.to_input` does on the device."""
     return images.to(torch.float32) / 255.0
+
+
+def to_device(pixels: Tensor, device: torch.device, *, channels_last: bool) -> Tensor:
+    """uint8 images as the networks get them: float32 in [0, 1], in the layout asked for."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return to_float(pixels.to(device, non_blocking=True)).contiguous(memory_format=layout)

@@ -36,25 +36,11 @@ from edgekd.train.checkpoint import (
 )
 from edgekd.train.distiller import Distiller
 from edgekd.train.interrupt import Interrupt
-from edgekd.train.loader import Indices, Store, TrainImages, batches, epoch_batches, to_float
+from edgekd.train.loader import Feed, to_device
 from edgekd.train.optim import build_optimizer, clip_gradients, factor, set_rate
 from edgekd.train.seeding import derive
 
 Scores = dict[str, dict[str, float]]  # {model: {score: value}}
-
-
-@dataclass(frozen=True)
-class Feed:
-    """The training images of one stage and how they come."""
-
-    store: Store
-    indices: Indices
-    targets: Indices  # of all images of the source; UNLABELLED where hidden
-    augment: Callable[[Tensor], Tensor]
-    batch: int
-    drop_last: bool
-    balance: bool
-    workers: int
 
 
 @dataclass(frozen=True)
@@ -156,19 +142,10 @@ class _Run:
     ) -> None:
         """Train from `state.step` to the end of `state.epoch`, saving now and then."""
         feed, spec = self.feed, self.spec
-        plan = epoch_batches(
-            feed.indices,
-            feed.targets[feed.indices],
-            batch=feed.batch,
-            seed=self.seed,
-            epoch=state.epoch,
-            drop_last=feed.drop_last,
-            balance=feed.balance,
-        )
-        images = TrainImages(feed.store, feed.targets, feed.augment, self.seed, state.epoch)
-        loading = batches(
-            images, plan[state.step :], workers=feed.workers, pin=self.fabric.device.type == "cuda"
-        )
+        plan = feed.plan(self.seed, state.epoch)
+        pin = self.fabric.device.type == "cuda"
+        view = feed.view(state.epoch)
+        loading = feed.load(plan[state.step :], seed=self.seed, view=view, pin=pin)
         self.distiller.train()
         started = saved = time.monotonic()
         before = state.seconds
@@ -179,8 +156,8 @@ class _Run:
                 completed=state.step,
                 note="",
             )
-            for step, (pixels, targets) in enumerate(loading, state.step):
-                values = self.step(pixels, targets, state.epoch, step, len(plan))
+            for step, (pixels, targets, indices) in enumerate(loading, state.step):
+                values = self.step(pixels, targets, indices, state.epoch, step, len(plan))
                 for term, value in values.items():
                     state.sums[term] = state.sums.get(term, 0.0) + value * len(targets)
                 state.images += len(targets)
@@ -203,7 +180,7 @@ class _Run:
         return (step + 1) % self.spec.accumulate == 0 or step + 1 == steps
 
     def step(
-        self, pixels: Tensor, targets: Tensor, epoch: int, step: int, steps: int
+        self, pixels: Tensor, targets: Tensor, indices: Tensor, epoch: int, step: int, steps: int
     ) -> dict[str, float]:
         """One batch forward and back; returns the unweighted terms and their weighted total."""
         spec = self.spec
@@ -216,10 +193,14 @@ class _Run:
         )
         set_rate(self.optimizer, self.rate)
         device = self.fabric.device
-        layout = torch.channels_last if self.hardware.channels_last else torch.contiguous_format
-        images = to_float(pixels.to(device, non_blocking=True)).contiguous(memory_format=layout)
+        images = to_device(pixels, device, channels_last=self.hardware.channels_last)
+        known = {
+            model: {name: value.to(device, non_blocking=True) for name, value in values.items()}
+            for model, values in self.feed.known(indices, epoch).items()
+        }
         clock = Clock(epoch, spec.epochs, (epoch - 1) * steps + step, spec.epochs * steps)
-        values = self.module(Batch(images, targets.to(device, non_blocking=True)), clock)
+        batch = Batch(images, targets.to(device, non_blocking=True), known)
+        values = self.module(batch, clock)
         total = self.distiller.total(values)
         self.fabric.backward(total / spec.accumulate)
         # one transfer for all terms; also where a GPU is waited for

@@ -14,19 +14,21 @@ import torch
 
 from edgekd import __version__
 from edgekd.data.splits import write_split
-from edgekd.errors import MissingOnHost, RecipeError
+from edgekd.errors import MissingOnHost
 from edgekd.log import say
 from edgekd.models.build import build_network, load_weights, model_seed
 from edgekd.models.complexity import count
 from edgekd.models.network import OnnxTeacher
-from edgekd.recipe import HardwareSpec, Recipe
-from edgekd.recipe_load import digest, to_yaml
+from edgekd.recipe import Recipe
+from edgekd.recipe_load import to_yaml
 from edgekd.results import dump_json
 from edgekd.rundir import RunDir, only_one, sha256, write_text
-from edgekd.stage_keys import stage_keys
+from edgekd.stage_keys import scored_key, stage_keys
 from edgekd.train import stages
+from edgekd.train.cache_build import with_cache
 from edgekd.train.checkpoint import save_weights
 from edgekd.train.evaluate import predict, quick_scores
+from edgekd.train.hardware import compiled, make_fabric, scoring_device
 from edgekd.train.loop import Choice, Scores, fit
 from edgekd.train.seeding import derive
 from edgekd.train.setup import (
@@ -103,50 +105,6 @@ def distill(
     return summary
 
 
-def check_hardware(hardware: HardwareSpec) -> None:
-    """Raises MissingOnHost for a device that is not there, RecipeError for what is not built."""
-    if hardware.devices != 1 or hardware.nodes != 1 or hardware.strategy != "auto":
-        raise RecipeError(
-            "hardware: training on several devices is not supported yet",
-            hint="hardware.devices=1 hardware.nodes=1 hardware.strategy=auto",
-        )
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(hardware.accelerator, True):
-        raise MissingOnHost(
-            f"hardware.accelerator is {hardware.accelerator}, but this machine has no such device",
-            hint="hardware.accelerator=auto uses what is there",
-        )
-    if hardware.precision == "16-mixed" and scoring_device(hardware).type == "cpu":
-        raise RecipeError(
-            "hardware.precision: 16-mixed needs a GPU", hint="hardware.precision=bf16-mixed"
-        )
-
-
-def make_fabric(hardware: HardwareSpec) -> Any:
-    """Fabric for the recipe's hardware; raises what `check_hardware` raises."""
-    from lightning_fabric import Fabric
-
-    check_hardware(hardware)
-    if hardware.threads:
-        torch.set_num_threads(hardware.threads)
-    fabric = Fabric(
-        accelerator=hardware.accelerator,
-        devices=hardware.devices,
-        precision=hardware.precision,
-    )
-    fabric.launch()
-    return fabric
-
-
-def scoring_device(hardware: HardwareSpec) -> torch.device:
-    """The device that training and the final scores use."""
-    if hardware.accelerator in ("auto", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda")
-    if hardware.accelerator in ("auto", "mps") and torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
-
-
 def _train(
     recipe: Recipe, run: RunDir, data: Prepared, name: str, key: str, fabric: Any, fresh: bool
 ) -> None:
@@ -187,19 +145,23 @@ def _train(
     choice = Choice(data.task.primary, data.task.higher_is_better, spec.select)
     seed = derive(recipe.seed, name)
     try:
-        fit(
-            fabric,
-            name,
-            key,
-            spec,
-            distiller,
-            feed,
-            evaluate,
-            choice,
-            recipe.hardware,
-            folder,
-            seed,
-        )
+        feed = with_cache(recipe, run, data, name, feed, distiller, fabric, seed=seed, fresh=fresh)
+        cached = {} if feed.cache is None else feed.cache.teachers
+        running = {model: net for model, net in networks.items() if model not in cached}
+        with compiled(running, f"stages.{name}", recipe.hardware):
+            fit(
+                fabric,
+                name,
+                key,
+                spec,
+                distiller,
+                feed,
+                evaluate,
+                choice,
+                recipe.hardware,
+                folder,
+                seed,
+            )
     except torch.OutOfMemoryError:
         raise MissingOnHost(
             f"stages.{name}: out of memory on {fabric.device}",
@@ -245,17 +207,12 @@ def _finish(recipe: Recipe, run: RunDir, data: Prepared, keys: dict[str, str]) -
     return scores
 
 
-def _scored_key(recipe: Recipe, data: Prepared, keys: dict[str, str]) -> str:
-    models = {name: spec.model_dump(mode="json") for name, spec in recipe.models.items()}
-    return digest([keys, models, data.key])
-
-
 def _is_scored(recipe: Recipe, run: RunDir, data: Prepared, keys: dict[str, str]) -> bool:
     """Do `models/`, `predictions/` and `scores.json` belong to these very stages?"""
     if not (run.scores.is_file() and run.environment.is_file()):
         return False
     known = json.loads(run.environment.read_text(encoding="utf-8"))
-    return bool(known.get("scored") == _scored_key(recipe, data, keys))
+    return bool(known.get("scored") == scored_key(recipe, data.key, keys))
 
 
 def forget_results(run: RunDir) -> None:
@@ -274,7 +231,7 @@ def _environment(
     split = {part: len(getattr(data.split, part)) for part in ("train", "val", "test")}
     return {
         "edgekd": __version__,
-        "scored": _scored_key(recipe, data, keys),
+        "scored": scored_key(recipe, data.key, keys),
         "data": data.key,
         "split": split,
         "classes": list(data.task.classes),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from edgekd.data.base import UNLABELLED, DataSource
-from edgekd.data.read import ImageStore, open_source
+from edgekd.data.read import ImageStore, open_source, open_store
 from edgekd.data.splits import Split, data_key, make_split, take_fraction
 from edgekd.errors import RecipeError
 from edgekd.losses.base import Batch, Facts
@@ -23,8 +23,7 @@ from edgekd.tasks.base import Task
 from edgekd.train import stages
 from edgekd.train.augment import build as build_augment
 from edgekd.train.distiller import Distiller, build_terms
-from edgekd.train.loader import Indices
-from edgekd.train.loop import Feed
+from edgekd.train.loader import Feed, Indices
 from edgekd.train.seeding import derive
 
 
@@ -47,7 +46,7 @@ def prepare(recipe: Recipe) -> Prepared:
     split = make_split(
         source, recipe.data.split, seed=recipe.data.split_seed, limit=recipe.data.limit
     )
-    store = ImageStore(source, recipe.data.input)
+    store = open_store(source, recipe.data, split.used())
     return Prepared(source, split, task, store, data_key(source, split))
 
 
@@ -94,6 +93,8 @@ def make_distiller(
         present = {model: networks[model] for model in (*spec.train, *spec.frozen)}
         _check_widths(present, images, task, name)
         distiller.setup(Batch(images, labels), facts)
+    if spec.cache is not None:
+        distiller.cacheable(f"stages.{name}")
     return distiller
 
 
@@ -113,6 +114,11 @@ def _check_widths(networks: dict[str, Network], images: Any, task: Task, stage: 
             )
 
 
+def augmentations(recipe: Recipe, spec: StageSpec) -> list[str]:
+    """The names of a stage's augmentations."""
+    return recipe.data.augment if spec.data.augment is None else spec.data.augment
+
+
 def stage_feed(recipe: Recipe, data: Prepared, spec: StageSpec, name: str) -> Feed:
     """Which images and labels a stage trains on."""
     own = spec.data
@@ -123,12 +129,11 @@ def stage_feed(recipe: Recipe, data: Prepared, spec: StageSpec, name: str) -> Fe
     if own.labelled is not None:
         shown = take_fraction(data.source, indices, own.labelled, seed=recipe.seed)
         targets[np.setdiff1d(np.arange(len(targets)), shown)] = UNLABELLED
-    names = own.augment if own.augment is not None else recipe.data.augment
     return Feed(
         store=data.store,
         indices=indices,
         targets=targets,
-        augment=build_augment(names, recipe.data.input.size),
+        augment=build_augment(augmentations(recipe, spec), recipe.data.input.size),
         batch=own.batch or recipe.data.batch,
         drop_last=own.drop_last,
         balance=own.balance,

@@ -44,7 +44,7 @@ def hold(run: RunDir, name: str, key: str) -> Iterator[None]:
         return
     folder = run.stage(name)
     run.shelf.mkdir(parents=True, exist_ok=True)
-    with (run.shelf / f"{key}.lock").open("a+", encoding="utf-8") as file:
+    with (run.shelf / f".{key}.lock").open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

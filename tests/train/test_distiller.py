@@ -71,6 +71,14 @@ def test_every_term_is_returned_unweighted_and_by_name() -> None:
     torch.testing.assert_close(distiller.total(values), total)
 
 
+def test_a_frozen_model_that_no_term_looks_at_is_not_run() -> None:
+    distiller = make({"ce": {"to": "s"}})
+    runs: list[int] = []
+    distiller.networks["t"].register_forward_hook(lambda *_: runs.append(1))
+    distiller(batch(), CLOCK)
+    assert not runs
+
+
 def test_g1_a_step_changes_nothing_in_a_frozen_model() -> None:
     distiller = make(ALL)
     teacher = distiller.networks["t"]

@@ -55,8 +55,8 @@ class Store:
 def load(workers: int, start: int = 0) -> list[torch.Tensor]:
     steps = augment.build(["random-resized-crop", "hflip", "rotate"], 32)
     targets = np.zeros(200, dtype=np.int64)
-    images = TrainImages(Store(), targets, steps, seed=3, epoch=2)
-    return [pixels for pixels, _ in batches(images, plan()[start:], workers=workers, pin=False)]
+    images = TrainImages(Store(), targets, steps, seed=3, view=2)
+    return [pixels for pixels, *_ in batches(images, plan()[start:], workers=workers, pin=False)]
 
 
 def fingerprint(workers: int) -> str:
