@@ -1,9 +1,9 @@
-"""predict, verify, doctor, data check: looking at pictures, bundles, machines and data."""
+"""predict, verify, doctor: looking at pictures, bundles and machines."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,7 +11,6 @@ from edgekd.commands.common import (
     Device,
     Json,
     Overrides,
-    RecipeArgument,
     RuntimeName,
     Threads,
     Variant,
@@ -19,9 +18,6 @@ from edgekd.commands.common import (
     print_json,
 )
 from edgekd.errors import EdgekdError, GateFailed
-
-if TYPE_CHECKING:
-    from edgekd.data.check import CheckReport
 
 
 def predict(
@@ -89,41 +85,3 @@ def doctor(
         loaded, _ = open_recipe(what, overrides, variant, None)
         findings = doctor_module.recipe(loaded)
         print_json(findings) if json else typer.echo(doctor_module.recipe_text(findings))
-
-
-def data_check(
-    recipe: RecipeArgument, overrides: Overrides = None, variant: Variant = None, json: Json = False
-) -> None:
-    """Counts, broken files, duplicates across parts, group leaks (exit code 2 if any)."""
-    from edgekd.data.check import check
-    from edgekd.data.read import open_source
-    from edgekd.data.splits import make_split
-
-    loaded, _ = open_recipe(recipe, overrides, variant, None)
-    data = loaded.data
-    source = open_source(data, [Path(folder) for folder in loaded.plugins])
-    split = make_split(source, data.split, seed=data.split_seed, limit=data.limit, verify=False)
-    found = check(source, split)
-    print_json(found.as_json()) if json else typer.echo(_check_text(found))
-    if found.problems:
-        raise EdgekdError("the data set has problems, see above")
-
-
-def _check_text(found: CheckReport) -> str:
-    parts = list(found.counts)
-    width = max(len(name) for name in [*found.classes, "images"])
-    lines = [f"{'':<{width}}" + "".join(f"{part:>10}" for part in parts)]
-    for name in found.classes:
-        row = "".join(f"{found.counts[part][name]:>10}" for part in parts)
-        lines.append(f"{name:<{width}}{row}")
-    totals = [sum(found.counts[part].values()) for part in parts]
-    lines.append(f"{'images':<{width}}" + "".join(f"{total:>10}" for total in totals))
-    groups = "".join(f"{found.groups[part]:>10}" for part in parts)
-    lines.append(f"{'groups':<{width}}{groups}")
-    sizes = ", ".join(f"{size} ({count})" for size, count in list(found.sizes.items())[:3])
-    lines.append(f"sizes: {sizes}{' ...' if len(found.sizes) > 3 else ''}")
-    lines += [f"broken: {text}" for text in found.broken[:10]]
-    lines += [f"note: {text}" for text in found.notes]
-    lines += [f"problem: {text}" for text in found.problems]
-    lines.append(f"verdict: {found.verdict}")
-    return "\n".join(lines)
