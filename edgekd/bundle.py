@@ -39,7 +39,9 @@ class ModelFacts(Record):
     name: str
     arch: str
     params: int
-    macs: int  # multiply-accumulates of one image, by fvcore's rules
+    # multiply-accumulates of one image, by fvcore's rules; of an imported ONNX file those of its
+    # convolutions and matrix products, 0 where they could not be counted
+    macs: int
     role: Literal["student", "teacher", "model"]
 
 

@@ -188,7 +188,9 @@ def run(
 
 def _distill(recipe: Recipe, run: RunDir, fresh: bool) -> Any:
     from edgekd.plugins import missing_package
+    from edgekd.recipe_load import check_trains
 
+    check_trains(recipe)
     try:
         from edgekd.doctor import preflight
         from edgekd.train.run import distill as distill_recipe

@@ -32,7 +32,8 @@ class Evidence:
     input: InputSpec
     golden: Golden
     limits: GateSpec
-    reference: Predictions | None = None  # the fp32 PyTorch model on the test images
+    # the fp32 PyTorch model, or the imported file as it came, on the test images
+    reference: Predictions | None = None
     squares: UInt8 | None = None  # the same test images (N, S, S, 3)
     why_no_images: str = "no test images"
 

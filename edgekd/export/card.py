@@ -19,8 +19,7 @@ def model_card(manifest: Manifest) -> str:
         "",
         "## Network",
         "",
-        f"- architecture `{facts.arch}`, {facts.params:,} parameters, {facts.macs / 1e6:,.1f} M "
-        "multiply-accumulates per image",
+        f"- architecture `{facts.arch}`, {facts.params:,} parameters, {_macs(facts.macs)}",
         f"- task {manifest.task}; classes: {', '.join(manifest.classes)}",
         f"- input `input`: float32 (N, 3, {manifest.input.size}, {manifest.input.size}), RGB in "
         f"[0, 1], {manifest.input.fit} to {crop}, then the centre; mean and deviation are inside",
@@ -38,13 +37,20 @@ def model_card(manifest: Manifest) -> str:
         "## Where it comes from",
         "",
         *(f"- {key}: {_plain(value)}" for key, value in sorted(manifest.provenance.items())),
-        f"- recipe: sha256 {manifest.recipe_sha256}",
+        f"- recipe: {f'sha256 {manifest.recipe_sha256}' if manifest.recipe_sha256 else 'none'}",
         "",
         "Scores are on the test part, with 95 % bootstrap intervals over groups (patients, "
         "lesions). They say nothing about other populations, cameras or sites.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _macs(macs: int) -> str:
+    """0 means that they could not be counted (an imported graph)."""
+    if not macs:
+        return "multiply-accumulates not counted"
+    return f"{macs / 1e6:,.1f} M multiply-accumulates per image"
 
 
 def _table(manifest: Manifest) -> list[str]:

@@ -55,7 +55,10 @@ def _extend(
         say(f"{folder}: up to date")
         return accept(folder, manifest, reason)
     task = _task(manifest, recipe, may_run_code)
-    if recipe is None:
+    is_imported = manifest.model.arch.startswith("onnx:")
+    if recipe is None and is_imported:
+        materials, problem = None, "the bundle was imported without data"
+    elif recipe is None:
         materials, problem = None, "the bundle has no recipe, so its data is unknown"
     elif not may_run_code and recipe.data.name not in plugins.names("data"):
         materials, problem = None, (f"the bundle was made with the data source "
@@ -68,7 +71,8 @@ def _extend(
         evidence = _evidence(draft, manifest, recipe, task, materials, problem)
         for step in steps:
             say(f"{manifest.model.name}: making {step.name}")
-            artifact = make_artifact(step, draft, _calibration(materials, problem))
+            calibration = _calibration(materials, problem, is_imported)
+            artifact = make_artifact(step, draft, calibration)
             artifact, predictions = prove(artifact, draft, evidence)
             if predictions is not None and is_run:
                 predictions.save(parent.predictions(step.name, "test"))
@@ -150,11 +154,16 @@ def _task(manifest: Manifest, recipe: Recipe | None, may_run_code: bool) -> Task
     return cls(classes=manifest.classes, primary=manifest.primary)
 
 
-def _calibration(materials: Materials | None, problem: str) -> Callable[[], UInt8]:
+def _calibration(
+    materials: Materials | None, problem: str, is_imported: bool
+) -> Callable[[], UInt8]:
     def read() -> UInt8:
         if materials is None:
-            raise BundleError(f"quantizing needs training images, but {problem}",
-                              hint="edgekd export RUN, where the data is")  # fmt: skip
+            again = "edgekd import FILE.onnx ... data.name=folder data.root=IMAGES"
+            raise BundleError(
+                f"quantizing needs training images, but {problem}",
+                hint=again if is_imported else "edgekd export RUN, where the data is",
+            )
         return materials.calibration()
 
     return read

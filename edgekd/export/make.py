@@ -41,12 +41,15 @@ def export(
     names, MissingOnHost for absent packages, EdgekdError for a blank reason.
     """
     check_reason(accept_inconclusive)
-    if is_bundle(target):
+    run = RunDir(target)
+    # an imported bundle may lie where a run's would, without a run around it
+    if is_bundle(target) or (is_bundle(run.bundle) and not run.recipe.is_file()):
         from edgekd.export.extend import extend
 
-        manifest = extend(target, make=make, reason=accept_inconclusive, say=progress)
+        bundle = bundle_of(target)
+        manifest = extend(bundle, make=make, reason=accept_inconclusive, say=progress)
     else:
-        manifest = _export_run(RunDir(target), make, accept_inconclusive, progress)
+        manifest = _export_run(run, make, accept_inconclusive, progress)
     raise_if_failed(manifest)
     return manifest
 
@@ -94,7 +97,7 @@ def _make_bundle(job: _Job, materials: Materials, reason: str | None) -> Manifes
         raise CheckpointError(f"{run.root} has no trained weights of '{job.model}'",
                               hint="edgekd distill RECIPE")  # fmt: skip
     key = _key(job, materials, sha256(weights))
-    known = _unchanged(job.folder, key)
+    known = unchanged(job.folder, key)
     if known is not None:
         wanted = [step.name for step in job.steps]
         if set(wanted) <= set(known.artifacts):
@@ -216,7 +219,7 @@ def _key(job: _Job, materials: Materials, weights_sha256: str) -> str:
     ])  # fmt: skip
 
 
-def _unchanged(folder: Path, key: str) -> Manifest | None:
+def unchanged(folder: Path, key: str) -> Manifest | None:
     """The manifest of a bundle that is whole and made of the same things."""
     if not is_bundle(folder):
         return None

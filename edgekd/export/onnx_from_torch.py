@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekd import __version__, plugins
+from edgekd import plugins
 from edgekd.bundle import INPUT_NAME, OUTPUT_NAME
 from edgekd.errors import EdgekdError
 from edgekd.export.quiet import quiet
-from edgekd.rundir import replace_file
+from edgekd.export.tidy import tidy, write
 from edgekd.runtimes.base import RunOptions, Runtime
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 # TensorRT 10.3, whose parser reads opsets 9 to 20. 18 is inside both, is the lowest that the
 # dynamo exporter writes without converting down, and has all that Q/DQ needs (13 and later).
 OPSET = 18
-IR_VERSION = 10  # what onnx 1.16 wrote; both runtimes refuse files from their future
 TOLERANCE = 1e-4  # of the largest logit; measured: 1e-6
 BATCHES = (1, 2, 5)  # 1 is what a device runs, the others prove that the axis is dynamic
 
@@ -62,8 +60,8 @@ def to_onnx(network: nn.Module, path: Path, *, size: int, opset: int = OPSET) ->
         if program is None:
             raise EdgekdError(f"{type(network).__name__}: the ONNX exporter returned nothing")
         model = program.model_proto
-    _tidy(model, size)
-    _write(model, path)
+    tidy(model, size)
+    write(model, path)
     try:
         _compare(plain, path, size)
     except BaseException:
@@ -90,33 +88,6 @@ def _plain_copy(network: nn.Module) -> Any:
         for table in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
             getattr(module, table).clear()  # torch.export refuses hooked modules
     return plain
-
-
-def _tidy(model: Any, size: int) -> None:
-    """Name the producer and drop what the exporter noted for itself.
-
-    Its per-node notes hold stack traces: paths of the workstation, and half of a small file.
-    """
-    graph = model.graph
-    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output,
-                 *graph.initializer, *model.functions):  # fmt: skip
-        if hasattr(part, "metadata_props"):
-            del part.metadata_props[:]
-        part.doc_string = ""
-    del model.metadata_props[:]
-    model.producer_name, model.producer_version = "edgekd", __version__
-    model.ir_version = IR_VERSION
-    shape = {"name": INPUT_NAME, "layout": "NCHW", "color": "RGB", "range": [0, 1], "size": size}
-    for key, value in (("edgekd.version", __version__), ("edgekd.input", json.dumps(shape))):
-        model.metadata_props.add(key=key, value=value)
-
-
-def _write(model: Any, path: Path) -> None:
-    import onnx
-
-    onnx.checker.check_model(model, full_check=True)
-    with replace_file(path, "wb") as file:
-        file.write(model.SerializeToString(deterministic=True))
 
 
 def _compare(plain: Any, path: Path, size: int) -> None:

@@ -85,7 +85,7 @@ def _rows(
                     runtime=one.runtime if one else artifact.runtime,
                     precision=artifact.precision,
                     params=manifest.model.params,
-                    macs=manifest.model.macs,
+                    macs=manifest.model.macs or None,  # 0: not counted
                     bytes=_bytes(manifest, artifact),
                     score=score,
                     score_from=score_from,

@@ -53,7 +53,8 @@ def is_run(folder: Path) -> bool:
 
 
 def expand(targets: list[Path]) -> list[Path]:
-    """Runs and bundles as they are; a folder of them is replaced by what it holds, by name.
+    """Runs and bundles as they are; a folder of them, or a sweep's, is replaced by what it
+    holds, by name.
 
     Raises DataError for a target that is neither.
     """
@@ -64,12 +65,23 @@ def expand(targets: list[Path]) -> list[Path]:
         if not target.is_dir():
             raise DataError(f"{target} is a file, expected a run folder or a bundle folder",
                             hint=NO_RUN_HINT)  # fmt: skip
-        inside = [target] if _is_target(target) else sorted(filter(_is_target, target.iterdir()))
+        if (target / "sweep.json").is_file() and (target / "runs").is_dir():
+            target = target / "runs"
+        inside = [target] if _is_target(target) else list(_targets_in(target))
         if not inside:
             raise DataError(f"{target} is neither a run nor a bundle, nor a folder of them",
                             hint=NO_RUN_HINT)  # fmt: skip
         found += [folder for folder in inside if folder not in found]
     return found
+
+
+def _targets_in(folder: Path) -> Iterator[Path]:
+    """Runs and bundles, and the bundles that lie where a run's would: imported ones."""
+    for entry in sorted(folder.iterdir()):
+        if _is_target(entry):
+            yield entry
+        elif bundle.is_bundle(RunDir(entry).bundle):
+            yield RunDir(entry).bundle
 
 
 def _is_target(folder: Path) -> bool:

@@ -10,7 +10,8 @@ from torch import nn
 
 from edgekd.errors import EdgekdError
 from edgekd.export.lint import check_qdq
-from edgekd.export.onnx_from_torch import IR_VERSION, OPSET, logits_of_torch, to_onnx
+from edgekd.export.onnx_from_torch import OPSET, logits_of_torch, to_onnx
+from edgekd.export.tidy import IR_VERSION
 
 SIZE = 16
 
@@ -112,7 +113,7 @@ def test_a_network_that_cannot_be_exported_is_named_and_leaves_nothing(tmp_path)
 def test_a_file_that_computes_something_else_is_not_kept(small, tmp_path, monkeypatch):
     from edgekd.export import onnx_from_torch
 
-    honest = onnx_from_torch._write
+    honest = onnx_from_torch.write
 
     def damage(model, path):
         for tensor in model.graph.initializer:
@@ -121,7 +122,7 @@ def test_a_file_that_computes_something_else_is_not_kept(small, tmp_path, monkey
                 tensor.CopyFrom(onnx.numpy_helper.from_array(shifted, tensor.name))
         honest(model, path)
 
-    monkeypatch.setattr(onnx_from_torch, "_write", damage)
+    monkeypatch.setattr(onnx_from_torch, "write", damage)
     with pytest.raises(EdgekdError, match="differ from PyTorch's"):
         to_onnx(small, tmp_path / "model.onnx", size=SIZE)
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,266 @@
+"""`edgekd import`: a bundle of somebody's own finished ONNX classifier. Torch-free."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgekd import __version__, plugins, recipe_load
+from edgekd.bundle import Manifest, ModelFacts, close_bundle, is_bundle
+from edgekd.data.origin import digests
+from edgekd.errors import BundleError, DataError, EdgekdError
+from edgekd.export import golden as goldens
+from edgekd.export.adapt import adapt
+from edgekd.export.artifacts import Evidence, make_artifact, onnx_file, prove
+from edgekd.export.card import model_card
+from edgekd.export.foreign import Foreign, check_packages, first_line, read_foreign, shown
+from edgekd.export.graph_cost import count_macs, count_params
+from edgekd.export.make import keep_measurements, unchanged, versions
+from edgekd.export.materials import Materials, Say
+from edgekd.export.original import Original, Pixels
+from edgekd.export.place import check_place, leaving_nothing
+from edgekd.export.plan import EXACT, ONNX, Step, module_of, plan
+from edgekd.export.same import prove_same
+from edgekd.export.tidy import write
+from edgekd.export.verdicts import accept, add, carry_reasons, check_reason, raise_if_failed
+from edgekd.image import UInt8
+from edgekd.log import say as say_to_person
+from edgekd.log import warn
+from edgekd.recipe import Recipe
+from edgekd.rundir import RunDir, replace_folder, write_text
+from edgekd.tasks.base import Task
+
+NAME_DATA = "name some: data.name=folder data.root=IMAGES (a folder per class)"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a bundle is to be made of. `recipe` has no stages, and the file as `export.model`.
+
+    Without `has_data` its `data` says only what the input is, and `classes` must be given.
+    """
+
+    file: Path
+    recipe: Recipe
+    has_data: bool = True
+    classes: Sequence[str] | None = None  # must be those of the data, if both are given
+    scale: float = 1.0  # pixels in [0, 1] are multiplied by it, before the model's mean and std
+    output: str | None = None
+
+    @property
+    def pixels(self) -> Pixels:
+        spec = self.recipe.models[self.recipe.export.model]
+        return Pixels(self.scale, tuple(spec.mean or (0.0,) * 3), tuple(spec.std or (1.0,) * 3))
+
+
+def adopt(
+    wanted: Wanted, folder: Path, *, reason: str | None = None, say: Say = say_to_person
+) -> Manifest:
+    """Make the bundle `folder` of an ONNX file, with the artifacts of `export.make`.
+
+    The fp32 artifact must give the logits of the file as it came, run by ONNX Runtime with the
+    pixels normalised in numpy; the others are judged against those. The same call again does
+    nothing. Raises BundleError for a file that cannot become a bundle and for a folder that is
+    something else, RecipeError and DataError for the rest of what was asked, MissingOnHost for
+    absent packages, and at the end GateFailed.
+    """
+    check_reason(reason)
+    steps = plan(wanted.recipe.export.make)
+    check_packages()
+    file = read_foreign(wanted.file)
+    materials = None
+    if wanted.has_data:
+        materials = Materials(RunDir(folder), wanted.recipe, say, is_run=False)
+    elif needy := [step.name for step in steps if _is_calibrated(step)]:
+        raise DataError(f"{needy[0]}: quantizing needs training images, and no data is named",
+                        hint=NAME_DATA)  # fmt: skip
+    task = _task(wanted, materials)
+    check_place(folder, wanted.recipe.name)
+    key = _key(wanted, file, materials)
+    known = unchanged(folder, key)
+    names = [step.name for step in steps]
+    if known is not None and set(names) <= set(known.artifacts):
+        say(f"{folder}: up to date")
+        manifest = accept(folder, known, reason)
+    else:
+        if known is not None:
+            steps = plan([*known.artifacts, *names])  # nothing good gets lost
+        elif is_bundle(folder):
+            say(f"{folder}: the file or what is asked of it has changed, so it is made anew")
+        with leaving_nothing(folder):
+            job = _Job(wanted, file, task, materials, key, say)
+            manifest = job.make(folder, steps, known, reason)
+    raise_if_failed(manifest)
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One file on its way into one bundle folder."""
+
+    wanted: Wanted
+    file: Foreign
+    task: Task
+    materials: Materials | None
+    key: str
+    say: Say
+
+    def make(
+        self, folder: Path, steps: list[Step], known: Manifest | None, reason: str | None
+    ) -> Manifest:
+        """Make the bundle in a neighbour folder and swap it in."""
+        size = self.wanted.recipe.data.input.size
+        original = Original(self.file, self.wanted.pixels, size)
+        head = original.choose(self.task.classes, self.wanted.output)
+        self.say(f"{self.file.path.name}: opset {self.file.opset}, '{self.file.input}' "
+                 f"{shown(self.file.dims)} to '{head.output}', {self.task.outputs()} classes"
+                 )  # fmt: skip
+        model, changes = adapt(original, self.task.outputs())
+        for change in changes:
+            self.say(f"  {change}")
+        name = self.wanted.recipe.export.model
+        with replace_folder(folder) as draft:
+            self._write(model, draft / onnx_file(EXACT), original, changes)
+            golden = goldens.write_golden(
+                draft / goldens.FOLDER, self.wanted.recipe.data.input, original.logits
+            )
+            manifest = self._manifest(model)
+            if not manifest.model.macs:
+                changes.append("multiply-accumulates could not be counted: some shapes are unknown")
+            evidence = self._evidence(original, golden)
+            for step in steps:
+                self.say(f"{name}: making {step.name}")
+                artifact = make_artifact(step, draft, self._calibration)
+                if step.name == f"{ONNX}-{EXACT}":
+                    notes = [f"imported from {self.file.path.name}", *changes]
+                    artifact = artifact.model_copy(update={"notes": notes})
+                artifact, _ = prove(artifact, draft, evidence)
+                manifest = add(manifest, artifact, reason, self.say)
+            if known is not None:
+                manifest = carry_reasons(known, close_bundle(draft, manifest), self.say)
+            write_text(draft / "model-card.md", model_card(manifest))
+            keep_measurements(folder, draft)
+            manifest = close_bundle(draft, manifest)
+        self._say_score(manifest)
+        return manifest
+
+    def _write(self, model: Any, path: Path, original: Original, changes: list[str]) -> None:
+        try:
+            write(model, path)
+        except (EdgekdError, OSError):
+            raise
+        except Exception as error:  # onnx's own errors share no base class
+            raise BundleError(
+                f"{self.file.path} cannot be brought into a bundle's form: {first_line(error)}",
+                hint="export it with opset 18, one float32 input and logits as its only output",
+            ) from error
+        prove_same(original, path, changes)
+
+    def _manifest(self, model: Any) -> Manifest:
+        recipe, file = self.wanted.recipe, self.file
+        tree = recipe.model_dump(mode="json", by_alias=True) if self.materials else {}
+        text = recipe_load.to_yaml(recipe) if self.materials else ""
+        origin: dict[str, Any] = {}
+        if self.materials is not None:
+            source = self.materials.source
+            origin = {"data_fingerprint": source.fingerprint(),
+                      **digests(source, self.materials.split)}  # fmt: skip
+        came = file.model
+        return Manifest(
+            name=recipe.name, task=recipe.task.name, primary=self.task.primary,
+            classes=list(self.task.classes), input=recipe.data.input,
+            opset=max(entry.version for entry in model.opset_import),
+            model=ModelFacts(name=recipe.export.model, arch=f"onnx:{file.path.name}",
+                             params=count_params(model), macs=count_macs(model) or 0,
+                             role="model"),
+            recipe=tree, recipe_sha256=hashlib.sha256(text.encode()).hexdigest() if text else "",
+            provenance={
+                "key": self.key, "imported_sha256": file.sha256, "versions": versions(), **origin,
+                "imported": {"opset": file.opset, "ir_version": came.ir_version,
+                             "producer": f"{came.producer_name} {came.producer_version}".strip()},
+                "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            },
+        )  # fmt: skip
+
+    def _evidence(self, original: Original, golden: goldens.Golden) -> Evidence:
+        """The file's own logits are the reference, on the golden and on the test images."""
+        recipe = self.wanted.recipe
+        evidence = Evidence(task=self.task, input=recipe.data.input, golden=golden,
+                            limits=recipe.export.gate,
+                            why_no_images="it was imported without data")  # fmt: skip
+        if self.materials is None:
+            return evidence
+        squares = self.materials.test_squares
+        self.say(f"running {self.file.path.name} on {len(squares)} test images")
+        reference = self.materials.from_logits(original.logits_of(squares))
+        return replace(evidence, reference=reference, squares=squares)
+
+    def _calibration(self) -> UInt8:
+        assert self.materials is not None  # `adopt` has refused what would need it
+        return self.materials.calibration()
+
+    def _say_score(self, manifest: Manifest) -> None:
+        """The score of the file itself: where it is at chance, something was told wrongly."""
+        scores = manifest.artifacts[f"{ONNX}-{EXACT}"].scores
+        if not scores:
+            self.say("no data was named: it is judged by its logits on drawn pictures only")
+            return
+        score = scores[self.task.primary]
+        if score.value is None:
+            return
+        interval = ""
+        if score.low is not None and score.high is not None:
+            interval = f" ({score.low:.3f} to {score.high:.3f})"
+        self.say(f"{self.file.path.name}: {self.task.primary} {score.value:.3f}{interval} on "
+                 f"{score.images} test images")  # fmt: skip
+        mean_recall = scores["macc"].value if "macc" in scores else None
+        if mean_recall is not None and mean_recall <= 1.1 / len(self.task.classes):
+            warn(f"on the test images it is right no more often than chance (mean recall "
+                 f"{mean_recall:.3f}): check --mean, --std, --scale and the order of the classes"
+                 )  # fmt: skip
+
+
+def _task(wanted: Wanted, materials: Materials | None) -> Task:
+    """The task with its classes, from the data or from what was given."""
+    if materials is None:
+        if not wanted.classes:
+            raise EdgekdError("the classes are not known: name them, or data that has them",
+                              hint="--classes benign,malignant")  # fmt: skip
+        spec = wanted.recipe.task
+        cls = plugins.load("tasks", spec.name, Task)  # type: ignore[type-abstract]
+        return cls(classes=wanted.classes, primary=spec.primary)
+    task = materials.task()
+    if wanted.classes is not None and tuple(wanted.classes) != tuple(task.classes):
+        is_order = sorted(wanted.classes) == sorted(task.classes)
+        hint = "leave out --classes if the data's order is that of the model's outputs"
+        if wanted.recipe.data.name == "folder":
+            hint = f"data.params.classes=[{','.join(wanted.classes)}]" if is_order else hint
+        raise DataError(
+            f"--classes says {', '.join(wanted.classes)}; the data has "
+            f"{'another order: ' if is_order else ''}{', '.join(task.classes)}",
+            hint=hint,
+        )
+    return task
+
+
+def _is_calibrated(step: Step) -> bool:
+    is_pass = step.target == ONNX and step.precision != EXACT
+    return is_pass and bool(module_of(step).USES_CALIBRATION)
+
+
+def _key(wanted: Wanted, file: Foreign, materials: Materials | None) -> str:
+    """Changes when anything changes that the bundle is made of (which artifacts apart)."""
+    recipe = wanted.recipe
+    export = recipe.export.model_dump(mode="json")
+    del export["make"]
+    parts = (recipe.task, recipe.data)
+    return recipe_load.digest([
+        __version__, file.sha256, recipe.name, recipe.export.model, export,
+        *(part.model_dump(mode="json", by_alias=True) for part in parts),
+        asdict(wanted.pixels), list(wanted.classes or ()), wanted.output,
+        materials.source.fingerprint() if materials else None,
+    ])  # fmt: skip
