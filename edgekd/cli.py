@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from edgekd.commands import device, recipes, workflow
+from edgekd.commands import data, device, importing, recipes, sweeping, workflow
 from edgekd.errors import EdgekdError, MissingOnHost
 
 INTERRUPTED = 130
@@ -28,18 +28,21 @@ app = typer.Typer(
     help="Distil, quantize, prove and measure small models for edge medical devices.",
     epilog="Add --debug to any command for a traceback.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Look at a data set.")
+data_app = typer.Typer(no_args_is_help=True, help="Look at a data set; make its fast copy.")
 recipes_app = typer.Typer(no_args_is_help=True, help="Starting points that came with edgekd.")
 
 app.command()(workflow.distill)
 app.command()(workflow.export)
+app.command("import")(importing.import_model)
 app.command()(workflow.bench)
 app.command()(workflow.report)
 app.command()(workflow.run)
+app.command()(sweeping.sweep)
 app.command()(device.predict)
 app.command()(device.verify)
 app.command()(device.doctor)
-data_app.command("check")(device.data_check)
+data_app.command("check")(data.data_check)
+data_app.command("prepare")(data.data_prepare)
 recipes_app.command("list")(recipes.recipes_list)
 recipes_app.command("show")(recipes.recipes_show)
 recipes_app.command("copy")(recipes.recipes_copy)
