@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.rundir import write_text
-from edgekd.sweep.table import markdown as render
+from edgekd.sweep.show import markdown as render
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs" / "studies"
@@ -27,8 +27,10 @@ END = "<!-- end of table -->"
 
 def insert(document: str, table: str) -> str:
     """Replace what stands between the marks of a document."""
-    before, _, rest = document.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f"the document lacks the marks {BEGIN} and {END}")
     return f"{before}{BEGIN}\n\n{table}\n{END}{after}"
 
 

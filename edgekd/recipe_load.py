@@ -23,6 +23,9 @@ Tree = dict[str, Any]
 FOR_SWEEPS = ("seeds", "baseline", "search", "variants")
 
 
+SCIENTIFIC = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+
+
 class _Loader(yaml.SafeLoader):
     """YAML that refuses a key written twice, and reads 1e-4 as a number."""
 
@@ -45,9 +48,22 @@ def _number(loader: _Loader, node: yaml.ScalarNode) -> float:
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 _Loader.add_constructor("!scientific", _number)
-_Loader.add_implicit_resolver(
-    "!scientific", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+_Loader.add_implicit_resolver("!scientific", SCIENTIFIC, list("-+0123456789"))
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML that `_Loader` reads back as it was: the text '12e4' keeps its quotes."""
+
+
+def _float(dumper: _Dumper, value: float) -> yaml.Node:
+    node = yaml.SafeDumper.represent_float(dumper, value)
+    if SCIENTIFIC.fullmatch(node.value):
+        node.tag = "!scientific"  # as the plain text resolves, so that no tag is written
+    return node
+
+
+_Dumper.add_representer(float, _float)
+_Dumper.add_implicit_resolver("!scientific", SCIENTIFIC, list("-+0123456789"))
 
 
 def load(path: Path, *, overrides: Sequence[str] = (), variant: str | None = None) -> Recipe:
@@ -234,7 +250,7 @@ class _Mapping:
 def to_yaml(recipe: Recipe) -> str:
     """The fully resolved recipe as YAML: what one run did, so without what is for sweeps."""
     tree = recipe.model_dump(mode="json", by_alias=True, exclude=set(FOR_SWEEPS))
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def digest(value: Any) -> str:

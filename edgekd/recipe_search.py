@@ -35,8 +35,9 @@ class Range(Section):
             raise ValueError("a logarithmic range starts above 0")
         if self.log and self.step is not None:
             raise ValueError("a logarithmic range has no step; list `values` instead")
-        if self.integer and not (self.low.is_integer() and self.high.is_integer()):
-            raise ValueError("an integer range has whole ends")
+        parts = [self.low, self.high, *([] if self.step is None else [self.step])]
+        if self.integer and not all(part.is_integer() for part in parts):
+            raise ValueError("an integer range has whole ends and a whole step")
         return self
 
 

@@ -8,6 +8,7 @@ a change, `--fresh` trains anew.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -69,5 +70,12 @@ def file_keys(paths: list[str]) -> dict[str, str]:
         path = Path(name)
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             if file.is_file():
-                found[str(file)] = sha256(file)
+                facts = file.stat()
+                found[str(file)] = _sha256(str(file), facts.st_size, facts.st_mtime_ns)
     return found
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(path: str, size: int, mtime_ns: int) -> str:
+    """A sweep asks for the same large checkpoint again and again; a changed file is read anew."""
+    return sha256(Path(path))

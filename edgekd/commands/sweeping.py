@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,14 +18,19 @@ from edgekd.commands.common import (
     print_json,
     print_table,
 )
+from edgekd.commands.sweep_tables import show_list, show_search
 from edgekd.errors import EdgekdError
+from edgekd.log import say, warn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgekd.recipe import Recipe
     from edgekd.sweep.plan import Trial
+    from edgekd.sweep.search import Search
     from edgekd.sweep.state import SweepDir
+
+WIDE = 200  # where there is no terminal
 
 
 def sweep(
@@ -71,14 +80,22 @@ def sweep(
     from edgekd.sweep import plan, table
     from edgekd.sweep.run import parse_budget
     from edgekd.sweep.state import SweepDir
+    from edgekd.sweep.workers import slots
 
+    if variant is not None and not _words(variant):
+        raise EdgekdError("--variant is empty", hint="leave it out to run all of them")
     budget_s = parse_budget(budget) if budget is not None else None
     path = catalog.resolve(recipe)
     loaded = plan.load_variant(path, plan.BASE, overrides or ())
     names = plan.choose_variants(loaded, _words(variant))
     folder = SweepDir(out or Path("runs") / f"{loaded.name}.sweep")
-    settings = _Settings(folder, jobs, budget_s, list_only, json)
+    settings = _Settings(loaded.name, folder, slots(jobs), budget_s, list_only, json,
+                         list(overrides or ()))  # fmt: skip
     if search:
+        grid_only = (("--seeds", seeds), ("--baseline", baseline), ("--metrics", metrics))
+        for option, text in grid_only:
+            if text is not None:
+                raise EdgekdError(f"{option} does not belong to a search", hint="leave it out")
         chosen = _one_variant(names, variant)
         searched = plan.load_variant(path, chosen, overrides or ())
         _search(searched, chosen, path, trials, promote, settings)
@@ -90,58 +107,62 @@ def sweep(
     base = plan.choose_baseline(loaded, names, baseline)
     shown = table.choose_metrics(loaded, _words([metrics] if metrics else None))
     found = plan.grid(path, names, chosen_seeds, overrides or ())
-    command = " ".join(
-        ["edgekd sweep", recipe, *_shown(overrides), "--variant", ",".join(names),
-         "--seeds", ",".join(map(str, chosen_seeds)), "--baseline", base]
+    command = shlex.join(
+        ["edgekd", "sweep", recipe, *_shown(overrides), "--variant", ",".join(names),
+         "--seeds", ",".join(map(str, chosen_seeds)), "--baseline", base,
+         *(["--metrics", metrics] if metrics else [])]
     )  # fmt: skip
-    _grid(loaded, found, base, shown, command, settings)
+    _grid(found, base, shown, command, settings)
 
 
+@dataclass(frozen=True)
 class _Settings:
     """What both kinds of sweep are told."""
 
-    def __init__(
-        self,
-        folder: SweepDir,
-        jobs: int | None,
-        budget_s: float | None,
-        list_only: bool,
-        json: bool,
-    ) -> None:
-        self.folder, self.jobs, self.budget_s = folder, jobs, budget_s
-        self.list_only, self.json = list_only, json
+    name: str  # of the recipe without a variant
+    folder: SweepDir
+    jobs: int
+    budget_s: float | None
+    list_only: bool
+    json: bool
+    overrides: list[str]
+
+    def print_list(self, rows: list[dict[str, Any]], trials: Sequence[Trial], unborn: int) -> None:
+        show_list(rows, trials, unborn, self.folder, self.jobs, json=self.json)
 
 
 def _grid(
-    recipe: Recipe,
-    trials: Sequence[Trial],
-    base: str,
-    metrics: list[str],
-    command: str,
-    settings: _Settings,
+    trials: Sequence[Trial], base: str, metrics: list[str], command: str, settings: _Settings
 ) -> None:
-    from edgekd.sweep import table
+    from edgekd.sweep import show as shown
     from edgekd.sweep.progress import live
     from edgekd.sweep.run import Grid, listing, raise_failures, work
+    from edgekd.sweep.table import collect
 
     folder = settings.folder
     if settings.list_only and not folder.root.exists():
-        return _list(listing(trials, folder), trials, settings)
-    folder.open(recipe.name)
+        return show_list(
+            listing(trials, folder), trials, 0, folder, settings.jobs, json=settings.json
+        )
+    folder.open(settings.name)
     folder.check(trials)
     if settings.list_only:
-        return _list(listing(trials, folder), trials, settings)
+        return show_list(
+            listing(trials, folder), trials, 0, folder, settings.jobs, json=settings.json
+        )
     source = Grid(trials, folder)
     try:
-        with live(source.trials, folder, settings.jobs or 1) as show:
+        with live(source.trials, folder, settings.jobs) as show:
             work(source, folder, jobs=settings.jobs, budget_s=settings.budget_s, show=show)
     finally:
-        record = table.collect(trials, folder, baseline=base, metrics=metrics, command=command)
-        table.write(record, folder)
+        record = collect(trials, folder, name=settings.name, baseline=base, metrics=metrics,
+                         command=command)  # fmt: skip
+        shown.write(record, folder)
         if settings.json:
             print_json(record)
         else:
-            print_table(table.terminal(record))
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
+            print_table(shown.terminal(record, width))
             typer.echo(f"table: {folder.root / 'results.md'}")
     raise_failures(trials, folder)
     return None
@@ -155,11 +176,10 @@ def _search(
     promoted: str | None,
     settings: _Settings,
 ) -> None:
-    from edgekd.log import say
     from edgekd.sweep.progress import live
-    from edgekd.sweep.promote import check_name, promote
+    from edgekd.sweep.promote import check_name
     from edgekd.sweep.run import listing, raise_failures, work
-    from edgekd.sweep.search import Search
+    from edgekd.sweep.search import Search, is_begun, wanted
     from edgekd.sweep.space import check_space
 
     folder = settings.folder
@@ -168,84 +188,54 @@ def _search(
     check_space(recipe, recipe.search, str(path))
     if promoted is not None:
         check_name(path, promoted)
-    folder.open(recipe.name.removesuffix(f".{variant}"))
+    if settings.list_only and not is_begun(folder, variant):
+        return show_list(
+            [], [], wanted(recipe.search, trials), folder, settings.jobs, json=settings.json
+        )
+    folder.open(settings.name)
     source = Search(recipe, variant, folder, trials=trials)
     if settings.list_only:
-        return _list(listing(source.trials(), folder), source.trials(), settings)
+        known = source.trials()
+        return show_list(
+            listing(known, folder),
+            known,
+            source.wanted - len(known),
+            folder,
+            settings.jobs,
+            json=settings.json,
+        )
+    source.try_again()
     try:
-        with live(source.trials, folder, settings.jobs or 1) as show:
+        with live(source.trials, folder, settings.jobs) as show:
             work(source, folder, jobs=settings.jobs, budget_s=settings.budget_s, show=show)
     finally:
         best = source.write()
-        _show_search(source.record(), settings)
+        show_search(source.record(), list(recipe.search.space), json=settings.json)
     if source.fatal:
         raise EdgekdError(
-            f"the first trial failed, so the search stopped: {source.fatal}",
+            f"the first trials all failed, so the search stopped: {source.fatal}",
             hint=f"logs are in {folder.root / 'logs'}",
         )
-    chosen = source.best()
-    if best is not None and chosen is not None:
+    if best is not None:
         say(f"the recipe with the best values: {best}")
-        if promoted is not None:
-            comment = f"best of {len(source.trials())} trials: {source.score} {chosen[2]:.4f} (val)"
-            promote(path, promoted, variant, chosen[1], comment)
-            say(f"{path}: variant '{promoted}' added")
+        _promote(path, promoted, variant, source, settings)
     raise_failures(source.trials(), folder)
     return None
 
 
-def _show_search(record: dict[str, Any], settings: _Settings) -> None:
-    if settings.json:
-        print_json(record)
+def _promote(
+    path: Path, name: str | None, variant: str, source: Search, settings: _Settings
+) -> None:
+    from edgekd.sweep.promote import promote
+
+    chosen = source.best()
+    if name is None or chosen is None:
         return
-    from rich.table import Table
-
-    table = Table(title=f"{record['variant']}: {record['score']} of {record['model']} on val",
-                  title_justify="left", box=None, pad_edge=False)  # fmt: skip
-    keys = list(record["trials"][0]["values"]) if record["trials"] else []
-    for name in ("trial", *_short(keys), record["score"], ""):
-        table.add_column(name, justify="right" if name != "" else "left")
-    best = record["best"]["trial"] if record["best"] else None
-    for row in record["trials"]:
-        value = "-" if row["value"] is None else f"{row['value']:.4f}"
-        note = "best" if row["trial"] == best else "" if row["value"] is not None else row["state"]
-        shown = [_plain(row["values"].get(key)) for key in keys]
-        table.add_row(str(row["trial"]), *shown, value, note)
-    print_table(table)
-
-
-def _list(rows: list[dict[str, Any]], trials: Sequence[Trial], settings: _Settings) -> None:
-    if settings.json:
-        print_json(rows)
-        return
-    from rich.table import Table
-
-    from edgekd.sweep.estimate import Estimates, duration
-    from edgekd.sweep.progress import summary
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("run", "status", "position", "left", ""):
-        table.add_column(name, justify="right" if name == "left" else "left")
-    for row in rows:
-        left = "" if row["status"] == "done" else duration(row["seconds_left"])
-        table.add_row(row["trial"], row["status"], row["position"] or "", left,
-                      row["message"] or "")  # fmt: skip
-    print_table(table)
-    estimates = Estimates(trials, settings.folder)
-    typer.echo(summary(trials, settings.folder, settings.jobs or 1, estimates))
-
-
-def _short(keys: list[str]) -> list[str]:
-    """The last parts of each key that tell it from the others."""
-    for count in range(1, 9):
-        found = [".".join(key.split(".")[-count:]) for key in keys]
-        if len(set(found)) == len(keys):
-            return found
-    return keys
-
-
-def _plain(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    comment = f"best of {len(source.trials())} trials: {source.score} {chosen[2]:.4f} (val)"
+    promote(path, name, variant, chosen[1], comment)
+    say(f"{path}: variant '{name}' added")
+    if settings.overrides:
+        warn(f"the search ran with {' '.join(settings.overrides)}, which the variant does not set")
 
 
 def _one_variant(names: list[str], wanted: list[str] | None) -> str:

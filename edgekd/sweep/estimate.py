@@ -36,9 +36,11 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     found = []
     for line in lines:
         try:
-            found.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:  # being written at this moment
             continue
+        if isinstance(row, dict) and {"epoch", "epochs", "seconds"} <= set(row):
+            found.append(row)
     return found
 
 

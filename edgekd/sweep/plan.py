@@ -34,14 +34,18 @@ class DataKeys:
 
     def of(self, recipe: Recipe) -> str:
         """Open the data of a recipe. Raises DataError or RecipeError as training would."""
-        from edgekd.data.read import open_source
+        from edgekd.data.read import open_source, open_store
         from edgekd.data.splits import data_key, make_split
 
+        for folder in recipe.plugins:
+            if not Path(folder).is_dir():
+                raise RecipeError(f"plugins: no such folder: {folder}")
         name = recipe_load.digest([recipe.data, recipe.plugins])
         if name not in self.known:
             spec = recipe.data
             source = open_source(spec, [Path(folder) for folder in recipe.plugins])
             split = make_split(source, spec.split, seed=spec.split_seed, limit=spec.limit)
+            open_store(source, spec, split.used())  # a prepared copy that is not there says so now
             self.known[name] = data_key(source, split)
         return self.known[name]
 
@@ -110,7 +114,8 @@ def grid(
     ]
     first: dict[tuple[str, ...], Trial] = {}
     for trial in trials:
-        other = first.setdefault(tuple(trial.keys.values()), trial)
+        exported = trial.recipe.export.model  # another one is another row of the table
+        other = first.setdefault((*trial.keys.values(), exported), trial)
         if other is not trial and other.variant != trial.variant:
             raise RecipeError(
                 f"{path}: the variants '{other.variant}' and '{trial.variant}' resolve to the "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from edgekd.errors import EdgekdError
 from edgekd.log import say, warn
 from edgekd.sweep.estimate import Estimates, duration, missing, position
 from edgekd.sweep.plan import Trial
-from edgekd.sweep.state import Ended, Session, SweepDir
+from edgekd.sweep.state import Ended, Session, SweepDir, holder
 from edgekd.sweep.workers import Job, start, visible_gpus
 
 WAIT_S = 0.3
@@ -32,6 +33,9 @@ class Source(Protocol):
 
     def waits(self) -> bool:
         """Is another process still running some of them?"""
+
+    def left(self) -> int:
+        """How many are not finished yet."""
 
     def ended(self, trial: Trial, ended: Ended) -> None:
         """Take note of how one ended."""
@@ -64,6 +68,9 @@ class Grid:
     def waits(self) -> bool:
         return any(self.folder.status(trial) == "running" for trial in self._trials)
 
+    def left(self) -> int:
+        return sum(not self.folder.is_done(trial) for trial in self._trials)
+
     def ended(self, trial: Trial, ended: Ended) -> None:
         self.tries[trial.name] = self.tries.get(trial.name, 0) + 1
         again = ended.signal and self.tries[trial.name] < TRIES
@@ -89,7 +96,8 @@ class Stop:
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                self._previous[number] = signal.signal(number, self._ask)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                    self._previous[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,7 +112,7 @@ def work(
     source: Source,
     folder: SweepDir,
     *,
-    jobs: int | None,
+    jobs: int,
     budget_s: float | None,
     show: Callable[[Sequence[Job]], object],
 ) -> None:
@@ -114,16 +122,15 @@ def work(
     saved. A trial that fails is noted and the others go on.
     """
     session = Session(folder)
-    check_budget(source, folder, session.before, budget_s)
-    gpus = visible_gpus()
-    slots = jobs or max(1, len(gpus))
+    check_budget(source, session.spent, budget_s)
+    gpus = visible_gpus() if jobs > 1 else []  # one job alone may use them all
     active: list[Job] = []
     passed_on = 0
-    with Stop() as stop:
+    with Stop() as stop, _never_left_alone(active):
         while True:
             _reap(active, source, folder)
             session.beat()
-            is_spent = budget_s is not None and session.before + session.seconds >= budget_s
+            is_spent = budget_s is not None and session.spent >= budget_s
             if is_spent and not any(job.is_asked_to_stop for job in active) and active:
                 say(f"the budget of {duration(budget_s)} is spent: runs save and stop")
                 _stop(active)
@@ -132,11 +139,14 @@ def work(
                 if active:
                     again = "" if passed_on > 1 else " (again to stop at once)"
                     say(f"stopping: {len(active)} runs save after this step{again} ...")
-                _stop(active)
+                # a run that the budget has stopped already is not told to stop at once
+                _stop([job for job in active if passed_on > 1 or not job.is_asked_to_stop])
+            is_refused = False
             if not (is_spent or stop.times):
-                _fill(active, slots, source, folder, gpus)
+                is_refused = not _fill(active, jobs, source, folder, gpus)
             show(active)
-            if not active and (is_spent or stop.times or not source.waits()):
+            is_over = not (is_refused or source.waits())
+            if not active and (is_spent or stop.times or is_over):
                 break
             time.sleep(WAIT_S)
     session.beat(now=True)
@@ -145,28 +155,40 @@ def work(
         raise KeyboardInterrupt
 
 
-def check_budget(source: Source, folder: SweepDir, spent: float, budget_s: float | None) -> None:
+def check_budget(source: Source, spent: float, budget_s: float | None) -> None:
     """Raises EdgekdError where earlier sessions have used up the budget and something is left."""
-    left = [trial for trial in source.trials() if not folder.is_done(trial)]
+    left = source.left()
     if budget_s is not None and left and spent >= budget_s:
         raise EdgekdError(
             f"the budget of {duration(budget_s)} is spent already: this sweep has worked for "
-            f"{duration(spent)}, {len(left)} runs are left",
+            f"{duration(spent)}, {left} runs are left",
             hint=f"give more, e.g. --budget {int(spent // 60) + 30}m, or none",
         )
 
 
-def _fill(active: list[Job], slots: int, source: Source, folder: SweepDir, gpus: list[str]) -> None:
+@contextlib.contextmanager
+def _never_left_alone(active: list[Job]) -> Iterator[None]:
+    """Let the runs save and stop where the sweep itself fails."""
+    try:
+        yield
+    except BaseException:
+        _stop(active)
+        raise
+
+
+def _fill(active: list[Job], slots: int, source: Source, folder: SweepDir, gpus: list[str]) -> bool:
+    """Start what may start; False where another process was quicker, so that it is worth a look."""
     while len(active) < slots:
         trial = source.next([job.trial for job in active])
         if trial is None:
-            return
+            return True
         free = min(set(range(slots)) - {job.slot for job in active})
         job = start(trial, folder, slot=free, jobs=slots, gpus=gpus)
-        if job is None:  # another process was quicker
-            return
+        if job is None:
+            return False
         active.append(job)
         say(f"{trial.name}: started")
+    return True
 
 
 def _reap(active: list[Job], source: Source, folder: SweepDir) -> None:
@@ -197,6 +219,9 @@ def listing(trials: Sequence[Trial], folder: SweepDir) -> list[dict[str, Any]]:
     for trial in trials:
         status = folder.status(trial)
         ended, where = folder.ended(trial.name), position(trial, folder)
+        message = ended.message if ended and status == "failed" else None
+        if status == "running":
+            message = f"process {holder(folder.claim(trial.name))}"
         left = None if status == "done" else estimates.seconds_left(trial)
         found.append(
             {
@@ -204,7 +229,7 @@ def listing(trials: Sequence[Trial], folder: SweepDir) -> list[dict[str, Any]]:
                 "status": status,
                 "position": where.text if where and status != "done" else None,
                 "seconds_left": None if left is None else round(left, 1),
-                "message": ended.message if ended and status == "failed" else None,
+                "message": message,
             }
         )
     return found

@@ -1,7 +1,6 @@
 """A search for good values: Optuna thinks, the sweep's processes try, SQLite remembers.
 
-Several `edgekd sweep --search` may work on one study. A trial whose process was killed is taken up
-again with its values; nothing is judged by test images.
+Several commands may work on one study. A trial whose process was killed is taken up again.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ from edgekd.sweep.space import Values, apply, combinations, steps
 from edgekd.sweep.state import Ended, SweepDir
 from edgekd.tasks.base import Task
 
+AGAIN = "tries_again"  # the number of the failed trial whose values this one has
+
 
 class Search:
     """The trials of one search: a `run.Source`."""
@@ -33,7 +34,7 @@ class Search:
         self, recipe: Recipe, variant: str, folder: SweepDir, *, trials: int | None = None
     ) -> None:
         if recipe.search is None:
-            raise RecipeError("the recipe has no `search:`", hint="see docs/guides/searches.md")
+            raise RecipeError("the recipe has no `search:`", hint="see docs/guides/sweeps.md")
         self.search: SearchSpec = recipe.search
         self.recipe, self.variant, self.folder = recipe, variant, folder
         self.model = self.search.model or recipe.export.model
@@ -41,9 +42,7 @@ class Search:
             raise RecipeError(f"search.model: there is no model '{self.model}'",
                               hint=did_you_mean(self.model, recipe.models))  # fmt: skip
         self.score, self.direction = _objective(recipe)
-        self.wanted = trials or self.search.trials
-        if self.search.method == "grid":
-            self.wanted = sum(1 for _ in combinations(self.search))
+        self.wanted = wanted(self.search, trials)
         self._space = {
             key: _distribution(span, self.search.method == "grid")
             for key, span in self.search.space.items()
@@ -51,12 +50,21 @@ class Search:
         self.data = DataKeys()
         self.root = folder.root / "search" / variant
         self.study = self._open()
-        self.given_up: set[int] = set()
         self.tries: dict[int, int] = {}
-        self.fatal: str | None = None  # a recipe that cannot run at all
+        self.failed = 0
+        self.fatal: str | None = None  # nothing of this search seems to run
+        self._made: dict[int, Trial] = {}
 
     def trials(self) -> Sequence[Trial]:
-        return [self._trial(found) for found in self._found()]
+        return [self._trial(found) for found in self._counted()]
+
+    def try_again(self) -> None:
+        """Put the trials that failed in earlier calls back in line, with their values."""
+        with self._alone():
+            for found in self._counted():
+                if found.state.name == "FAIL":
+                    again = {AGAIN: found.number}
+                    self.study.enqueue_trial(dict(found.params), user_attrs=again)
 
     def next(self, busy: Sequence[Trial]) -> Trial | None:
         """A trial that lost its process, else a new one."""
@@ -69,22 +77,25 @@ class Search:
                 if not self._is_open(found):
                     continue
                 trial = self._trial(found)
-                if trial.name in names or found.number in self.given_up:
+                if trial.name in names:
                     continue
                 if self.folder.is_done(trial):  # killed between the run's end and its note
                     self._tell(found.number, trial)
                 elif self.folder.status(trial) != "running":
                     return trial
-            counted = [found for found in self._found() if set(found.params) == set(self._space)]
-            if len(counted) >= self.wanted:
+            if len(self._counted()) >= self.wanted:
                 return None
-            return self._trial(self._ask(len(counted)))
+            return self._trial(self._ask(len(self._found())))
 
     def waits(self) -> bool:
         return any(
             self._is_open(found) and self.folder.status(self._trial(found)) == "running"
             for found in self._found()
         )
+
+    def left(self) -> int:
+        finished = [found for found in self._counted() if found.state.is_finished()]
+        return max(0, self.wanted - len(finished))
 
     def ended(self, trial: Trial, ended: Ended) -> None:
         number = int(trial.name.rpartition("-")[2])
@@ -95,9 +106,11 @@ class Search:
             self.tries[number] = self.tries.get(number, 0) + 1
             if ended.signal and self.tries[number] < TRIES:
                 return
-            self.given_up.add(number)
-            self.study.tell(number, state=_state("FAIL"), skip_if_finished=True)
-            if not any(found.state.name == "COMPLETE" for found in self._found()):
+            self.failed += 1
+            with self._alone():
+                self.study.tell(number, state=_state("FAIL"), skip_if_finished=True)
+            done = any(found.state.name == "COMPLETE" for found in self._found())
+            if not done and self.failed >= TRIES:
                 self.fatal = ended.message
 
     def best(self) -> tuple[int, Values, float] | None:
@@ -126,7 +139,7 @@ class Search:
             "trials": [
                 {"trial": found.number, "state": found.state.name.lower(),
                  "values": dict(found.params), "value": found.value}
-                for found in self._found()
+                for found in self._counted()
             ],
         }  # fmt: skip
 
@@ -141,7 +154,18 @@ class Search:
         write_text(path, recipe_load.to_yaml(chosen))
         return path
 
+    def _counted(self) -> list[Any]:
+        """The trials with values, without those that a later one has tried again."""
+        replaced = {trial.user_attrs.get(AGAIN) for trial in self._found()}
+        found = [trial for trial in self._found() if trial.number not in replaced]
+        return [trial for trial in found if set(trial.params) == set(self._space)]
+
     def _trial(self, found: Any) -> Trial:
+        if found.number not in self._made:
+            self._made[found.number] = self._make(found)
+        return self._made[found.number]
+
+    def _make(self, found: Any) -> Trial:
         values = {**self.search.settings, **found.params}
         recipe = apply(self.recipe, values, f"search trial {found.number}")
         return make_trial(f"search-{self.variant}-{found.number:04d}", self.variant, recipe,
@@ -160,20 +184,17 @@ class Search:
         run = self.folder.run(trial).root
         facts = {"values": self._found()[number].params, "score": self.score, "value": value}
         write_text(run / "search.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
-        if value is None:
-            self.study.tell(number, state=_state("FAIL"), skip_if_finished=True)
-        else:  # another process may have found the run done before us
-            self.study.tell(number, float(value), skip_if_finished=True)
+        state = None if value is not None else _state("FAIL")
+        self.study.tell(number, value, state=state, skip_if_finished=True)  # perhaps by another
 
     def _ask(self, index: int) -> Any:
         """A new point, as a function of the seed, the index and what is known so far."""
-        optuna = _optuna()
+        samplers = _optuna().samplers
         seed = (self.search.seed * 100_003 + index) % 2**32
-        self.study.sampler = (
-            optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-            if self.search.method == "tpe"
-            else optuna.samplers.RandomSampler(seed=seed)
-        )
+        if self.search.method == "tpe":
+            self.study.sampler = samplers.TPESampler(seed=seed, constant_liar=True)
+        else:
+            self.study.sampler = samplers.RandomSampler(seed=seed)
         asked = self.study.ask(self._space)
         return self._found()[asked.number]
 
@@ -184,19 +205,17 @@ class Search:
                 self.study.tell(found.number, state=_state("FAIL"))
                 fixed = found.system_attrs.get("fixed_params")
                 if fixed:
-                    self.study.enqueue_trial(fixed)
+                    self.study.enqueue_trial(fixed, user_attrs=dict(found.user_attrs))
 
     def _open(self) -> Any:
         optuna = _optuna()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.root.mkdir(parents=True, exist_ok=True)
         settings = {"connect_args": {"timeout": 60}}
-        facts = self.recipe.model_copy(update={"search": None, "variants": {}, "seeds": []})
-        key = recipe_load.digest([
-            self.search.model_dump(mode="json", exclude={"trials"}),
-            facts.model_dump(mode="json", by_alias=True,
-                             include={"task", "data", "models", "stages", "plugins", "seed"}),
-        ])  # fmt: skip
+        # the stages' keys cover data, files and hardware as far as training sees them
+        base = make_trial(self.variant, self.variant, self.recipe, self.data)
+        space = self.search.model_dump(mode="json", exclude={"trials"})
+        key = recipe_load.digest([space, list(base.keys.values()), self.model, self.score])
         with self._alone():
             storage = optuna.storages.RDBStorage(
                 f"sqlite:///{(self.root / 'study.db').resolve()}", engine_kwargs=settings
@@ -210,7 +229,7 @@ class Search:
             known = study.user_attrs.get("key")
             if known is not None and known != key:
                 raise RecipeError(
-                    f"{self.root} holds a search of another recipe or space",
+                    f"{self.root} holds a search of another recipe, space or data",
                     hint="choose another folder with --out, or remove this one",
                 )
             if known is None:
@@ -232,6 +251,18 @@ class Search:
             yield
         finally:
             os.close(descriptor)
+
+
+def is_begun(folder: SweepDir, variant: str) -> bool:
+    """Is there a study of this variant?"""
+    return (folder.root / "search" / variant / "study.db").is_file()
+
+
+def wanted(search: SearchSpec, trials: int | None = None) -> int:
+    """How many trials a search makes: as asked, as the recipe says, or every point of a grid."""
+    if search.method == "grid":
+        return sum(1 for _ in combinations(search))
+    return trials or search.trials
 
 
 def _objective(recipe: Recipe) -> tuple[str, str]:

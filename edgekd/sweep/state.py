@@ -68,7 +68,7 @@ class SweepDir:
         if self.root.exists() and not self.root.is_dir():
             raise EdgekdError(f"--out {self.root} is a file, expected a folder")
         if not path.is_file():
-            if self.root.is_dir() and any(self.root.iterdir()):
+            if self.root.is_dir() and any(p for p in self.root.iterdir() if p.name[0] != "."):
                 raise EdgekdError(
                     f"{self.root} is not empty and not a sweep's folder",
                     hint="choose another with --out",
@@ -120,9 +120,16 @@ class SweepDir:
         run = self.run(trial)
         return run.scores.is_file() and _read(run.environment).get("scored") == trial.scored
 
+    def scores(self, trial: Trial) -> dict[str, Any]:
+        """{model: {part: {score: results.Score}}} of a finished run; empty if it is damaged."""
+        return _read(self.run(trial).scores)
+
     def ended(self, name: str) -> Ended | None:
         found = _read(self.root / "ended" / f"{name}.json")
-        return Ended(**found) if found else None
+        try:
+            return Ended(**found) if found else None
+        except TypeError:  # of another version
+            return None
 
     def record(self, name: str, ended: Ended) -> None:
         text = json.dumps(asdict(ended), sort_keys=True)
@@ -146,7 +153,8 @@ class Session:
     EVERY_S = 5.0
 
     def __init__(self, folder: SweepDir) -> None:
-        self.before = folder.spent()
+        self.folder = folder
+        self.others = folder.spent()
         self.path = folder.root / "sessions" / f"{uuid.uuid4().hex}.json"
         self.started = time.monotonic()
         self._written = -self.EVERY_S
@@ -155,11 +163,18 @@ class Session:
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
+    @property
+    def spent(self) -> float:
+        """What all sessions have used, those that work at this moment included."""
+        return self.others + self.seconds
+
     def beat(self, *, now: bool = False) -> None:
         """Write down the time, now and then."""
         if now or self.seconds - self._written >= self.EVERY_S:
             self._written = self.seconds
             write_text(self.path, json.dumps({"seconds": round(self.seconds, 1)}) + "\n")
+            own = float(_read(self.path).get("seconds", 0.0))
+            self.others = max(0.0, self.folder.spent() - own)
 
 
 def claim(path: Path) -> int | None:
@@ -168,11 +183,26 @@ def claim(path: Path) -> int | None:
     The descriptor is handed to the trial's process: the claim lives as long as either of the two.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    return _lock(path, "LOCK_EX")
+
+
+def is_claimed(path: Path) -> bool:
+    """Does a living process hold this claim?"""
+    if not path.is_file():
+        return False
+    descriptor = _lock(path, "LOCK_SH")  # looking must not look like holding
+    if descriptor is None:
+        return True
+    os.close(descriptor)
+    return False
+
+
+def _lock(path: Path, kind: str) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, getattr(fcntl, kind) | fcntl.LOCK_NB)
     except ModuleNotFoundError:  # no such lock on this system
         return descriptor
     except BlockingIOError:
@@ -181,15 +211,12 @@ def claim(path: Path) -> int | None:
     return descriptor
 
 
-def is_claimed(path: Path) -> bool:
-    """Does a living process hold this claim?"""
-    if not path.is_file():
-        return False
-    descriptor = claim(path)
-    if descriptor is None:
-        return True
-    os.close(descriptor)
-    return False
+def holder(path: Path) -> str:
+    """The number of the process that holds a claim, as text."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def _read(path: Path) -> dict[str, Any]:

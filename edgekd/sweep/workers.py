@@ -89,6 +89,8 @@ def start(trial: Trial, folder: SweepDir, *, slot: int, jobs: int, gpus: list[st
             pass_fds=(claimed,),
             start_new_session=True,
         )
+    os.ftruncate(claimed, 0)
+    os.write(claimed, f"{process.pid}\n".encode())
     return Job(trial, process, slot, log, position, claimed)
 
 
@@ -110,6 +112,11 @@ def environment(*, slot: int, jobs: int, gpus: list[str]) -> dict[str, str]:
     if gpus:
         found[GPUS] = gpus[slot % len(gpus)]
     return found
+
+
+def slots(jobs: int | None) -> int:
+    """How many runs at the same time: as asked, else one per GPU, else one."""
+    return jobs or max(1, len(visible_gpus()))
 
 
 def visible_gpus() -> list[str]:
@@ -141,6 +148,10 @@ def _last_error(log: Path, start: int) -> str:
     with log.open("rb") as file:
         file.seek(start)
         lines = file.read().decode("utf-8", errors="replace").splitlines()
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    for place in range(len(lines) - 1, -1, -1):
+        if lines[place].startswith("error: "):
+            hints = [line for line in lines[place:] if line.startswith("hint: ")]
+            hint = f" ({hints[0].removeprefix('hint: ')})" if hints else ""
+            return lines[place].removeprefix("error: ") + hint
     spoken = [line.strip() for line in lines if line.strip()]
-    return (errors or spoken or ["ended without a word"])[-1]
+    return spoken[-1] if spoken else "ended without a word"

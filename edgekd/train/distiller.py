@@ -8,13 +8,14 @@ detached, their heads too; losses in fp32 outside autocast; only the taps that a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from edgekd.errors import RecipeError
+from edgekd.errors import EdgekdError, RecipeError
 from edgekd.losses.base import Batch, Clock, Facts, Loss, Outputs
 from edgekd.models.network import Network, OnnxTeacher
 from edgekd.models.taps import Recorder, head_of
@@ -42,10 +43,30 @@ def build_terms(stage: StageSpec, where: str, folders: Sequence[Path], task: str
         if not cls.needs_teacher and term.from_:
             raise RecipeError(f"{place}: this loss takes no teacher", hint="remove its `from:`")
         try:
-            terms[f"{TERM}{name}"] = cls(**params)
+            loss = cls(**params)
         except ValueError as error:
             raise RecipeError(f"{place}.params: {error}") from None
+        if "_modules" not in vars(loss):
+            raise RecipeError(
+                f"{place}: '{cls.__name__}.__init__' does not begin with super().__init__()"
+            )
+        terms[f"{TERM}{name}"] = loss
     return terms
+
+
+@contextlib.contextmanager
+def _named(key: str, loss: nn.Module) -> Iterator[None]:
+    """Say in which term an error of somebody's loss arose."""
+    try:
+        yield
+    except (EdgekdError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        found = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        raise RecipeError(
+            f"term '{key}' ({type(loss).__name__}): {found}",
+            hint="--debug shows where",
+        ) from error
 
 
 class Distiller(nn.Module):
@@ -103,7 +124,7 @@ class Distiller(nn.Module):
 
         Raises RecipeError that names a term which needs more than that.
         """
-        kept = {name: ["logits"] for name in self.networks if name not in self.trained}
+        kept = {name: ["logits"] for name in self._asked if name not in self.trained}
         for key, term in self.specs.items():
             for name in [*term.from_, term.to]:
                 if name not in kept:
@@ -128,7 +149,8 @@ class Distiller(nn.Module):
         for key, term in self.specs.items():
             loss = self.terms[f"{TERM}{key}"]
             assert isinstance(loss, Loss)
-            loss.setup(outputs[term.to], [outputs[name] for name in term.from_], facts)
+            with _named(key, loss):
+                loss.setup(outputs[term.to], [outputs[name] for name in term.from_], facts)
         self.train(was_training)
 
     def train(self, mode: bool = True) -> Distiller:
@@ -140,7 +162,7 @@ class Distiller(nn.Module):
         return self
 
     def forward(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """The unweighted value of every term."""
+        """The unweighted value of every term. Raises RecipeError that names a term which fails."""
         outputs = self._run_models(batch)
         values = {}
         with torch.autocast(batch.images.device.type, enabled=False):
@@ -149,7 +171,18 @@ class Distiller(nn.Module):
                     self._detached(name, outputs[name]) if term.stop_gradient else outputs[name]
                     for name in term.from_
                 ]
-                values[key] = self.terms[f"{TERM}{key}"](outputs[term.to], sources, batch, clock)
+                loss = self.terms[f"{TERM}{key}"]
+                with _named(key, loss):
+                    value = loss(outputs[term.to], sources, batch, clock)
+                if not isinstance(value, Tensor) or value.ndim:
+                    is_tensor = isinstance(value, Tensor)
+                    raise RecipeError(
+                        f"term '{key}' ({type(loss).__name__}) returned "
+                        f"{tuple(value.shape) if is_tensor else type(value).__name__}, expected a "
+                        "tensor of one number, without dimensions",
+                        hint="end it with .mean()" if is_tensor else None,
+                    )
+                values[key] = value
         return values
 
     def total(self, values: dict[str, Tensor]) -> Tensor:

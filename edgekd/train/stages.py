@@ -1,6 +1,6 @@
 """Finished stages: which are done, and the shelf on which runs share them.
 
-Finished stages are kept by their key beside the runs in `.stages/` (or where `--stages` says), so
+Finished stages are kept by their key beside the runs in `.stages/` (or where `--shared` says), so
 that variants of a recipe share their teacher.
 """
 
@@ -125,6 +125,14 @@ def trained_before(recipe: Recipe, stage: str) -> dict[str, str]:
 def last_trained(recipe: Recipe) -> dict[str, str]:
     """For each model, the last stage that trained it."""
     return trained_before(recipe, "")
+
+
+def learns_first(recipe: Recipe, model: str) -> bool:
+    """Is the first stage that uses a model one that trains it?"""
+    for stage in recipe.stages.values():
+        if model in (*stage.train, *stage.frozen):
+            return model in stage.train
+    return False
 
 
 def check_teachers(recipe: Recipe) -> None:

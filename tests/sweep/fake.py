@@ -115,7 +115,7 @@ def _work(recipe_path: Path, root: Path, name: str) -> int:
         file.write(f"{name} {os.getpid()} {os.environ['OMP_NUM_THREADS']}\n")
     asked = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
-    if name == os.environ.get("FAKE_FAILS"):
+    if name in os.environ.get("FAKE_FAILS", "").split(","):
         print("talk\nerror: the disk is made of cheese\nhint: eat it", file=sys.stderr)
         return 2
     recipe = recipe_load.load(recipe_path)

@@ -40,6 +40,7 @@ def test_names_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "this sweep does not run it" in text
     assert "expected numbers like 1,2,3" in refused(capsys, path, "--seeds", "one")
     assert "a sweep chooses the seeds" in refused(capsys, path, "seed=3")
+    assert "--variant is empty" in refused(capsys, path, "--variant", "")
     assert "belongs to a search" in refused(capsys, path, "--promote", "x")
 
 

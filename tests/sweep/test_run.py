@@ -12,8 +12,9 @@ import pytest
 
 from edgekd.cli import main
 from edgekd.errors import EdgekdError
+from edgekd.sweep import state, workers
 from edgekd.sweep.run import parse_budget
-from edgekd.sweep.state import claim
+from edgekd.sweep.state import claim, is_claimed
 from tests.sweep import fake
 
 ALL = [f"{variant}.seed{seed}" for seed in (1, 2) for variant in ("base", "alone", "warm")]
@@ -184,6 +185,35 @@ def test_a_trial_held_by_another_process_is_waited_for_not_started(tmp_path: Pat
     again = claim(path)
     assert again is not None
     os.close(again)
+
+
+def test_a_look_at_a_claim_is_not_a_claim(tmp_path: Path) -> None:
+    path = tmp_path / "claims" / "x.lock"
+    held = claim(path)
+    assert held is not None
+    assert is_claimed(path)
+    os.close(held)
+    assert not is_claimed(path)
+    first, second = state._lock(path, "LOCK_SH"), state._lock(path, "LOCK_SH")
+    assert first is not None  # two may look at once
+    assert second is not None
+    os.close(first), os.close(second)
+
+
+def test_a_trial_that_another_process_snatches_does_not_end_the_sweep(
+    tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, refused = workers.start, []
+
+    def start(*arguments: Any, **options: Any) -> Any:
+        if not refused:
+            refused.append(1)
+            return None
+        return real(*arguments, **options)
+
+    monkeypatch.setattr("edgekd.sweep.run.start", start)
+    assert sweep(fake.tree(tmp_path), tmp_path / "sweep", "--seeds", "1") == 0
+    assert len(fake.starts(notes)) == 3
 
 
 def test_list_estimates_from_what_is_done(

@@ -144,6 +144,10 @@ def test_a_recipe_without_variants_gets_its_first(tmp_path: Path, notes: Path) -
         ({WEIGHT: {"low": 2, "high": 1}}, "low 2 is not below high 1"),
         ({WEIGHT: {"low": 0, "high": 1, "log": True}}, "starts above 0"),
         ({WEIGHT: {"values": [1], "low": 0}}, "either `values` or"),
+        (
+            {"stages.distill.epochs": {"low": 1, "high": 5, "step": 0.5, "integer": True}},
+            "whole ends and a whole step",
+        ),
         ({WEIGHT: {}}, "needs `values: [...]`"),
         ({}, "search.space"),
     ],
@@ -161,16 +165,95 @@ def test_spaces_that_cannot_be_searched(
     assert not fake.starts(notes)
 
 
-def test_a_search_that_cannot_run_at_all_stops_at_once(
+def test_a_search_in_which_nothing_runs_stops_soon(
     tmp_path: Path,
     notes: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("FAKE_FAILS", "search-base-0000")
+    monkeypatch.setenv("FAKE_FAILS", ",".join(f"search-base-{n:04d}" for n in range(6)))
     assert search(tree(tmp_path), tmp_path / "s") == 2
-    assert "the first trial failed, so the search stopped" in capsys.readouterr().err
-    assert len(fake.starts(notes)) == 1
+    text = "the first trials all failed, so the search stopped: the disk is made of cheese (eat it)"
+    assert text in capsys.readouterr().err
+    assert len(fake.starts(notes)) == 3
+
+
+def test_a_trial_that_failed_is_tried_again_by_the_next_call(
+    tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tree(tmp_path, method="grid", space={WEIGHT: {"values": [1, 2, 3]}}), tmp_path / "s"
+    monkeypatch.setenv("FAKE_FAILS", "search-base-0001")
+    assert search(path, out) == 2
+    monkeypatch.delenv("FAKE_FAILS")
+    assert search(path, out) == 0
+    rows = json.loads((out / "search" / "base" / "search.json").read_text())["trials"]
+    assert sorted(row["values"][WEIGHT] for row in rows) == [1, 2, 3]
+    assert {row["state"] for row in rows} == {"complete"}
+    assert len(fake.starts(notes)) == 4
+    assert search(path, out) == 0
+    assert len(fake.starts(notes)) == 4
+
+
+def test_what_is_searched_for_belongs_to_the_study(
+    tmp_path: Path, notes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tree(tmp_path, trials=1), tmp_path / "s"
+    assert search(path, out) == 0
+    for change in ("export.model=teacher", "hardware.precision=bf16-mixed",
+                   "data.params.images=61", "task.primary=macc"):  # fmt: skip
+        assert search(path, out, change) == 2, change
+        assert "holds a search of another recipe, space or data" in capsys.readouterr().err
+    assert search(path, out, "data.workers=1", "bench.repeats=10") == 0
+
+
+def test_list_says_what_a_search_has_to_do_and_writes_nothing(
+    tmp_path: Path, notes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tree(tmp_path), tmp_path / "s"
+    assert search(path, out, "--list") == 0
+    assert "6 trials to think of and try" in capsys.readouterr().out
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("indent", [" ", "    "])
+def test_promoting_follows_the_files_own_form(tmp_path: Path, newline: str, indent: str) -> None:
+    from edgekd.sweep.promote import promote
+
+    real = fake.tree(tmp_path, variants={})
+    text = real.read_text().replace("variants: {}\n", "") + (
+        f"# mine\nvariants:\n\n{indent}# first\n{indent}alone:\n{indent}{indent}"
+        f"stages.distill.epochs: 3\n# the end\n"
+    )
+    real.write_bytes(text.replace("\n", newline).encode())
+    real.chmod(0o600)
+    link = tmp_path / "link.yaml"
+    link.symlink_to(real)
+    promote(link, "tuned", "alone", {WEIGHT: 0.5}, "why")
+    assert link.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o600
+    after = real.read_bytes().decode()
+    assert after.count("\n") == after.count(newline)
+    assert f"{newline}{indent}tuned:  # why{newline}" in after
+    assert after.endswith(f"# the end{newline}")
+    tuned = recipe_load.load(real, variant="tuned")
+    assert (tuned.stages["distill"].epochs, tuned.stages["distill"].losses["ce"].weight) == (3, 0.5)
+
+
+@pytest.mark.parametrize("name", ["true", "123", "1e5", "null", "a.b", "base", ""])
+def test_names_that_are_no_variants(
+    tmp_path: Path, notes: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert search(tree(tmp_path), tmp_path / "s", "--promote", name) == 2
+    assert "a variant's name has letters" in capsys.readouterr().err
+    assert not fake.starts(notes)
+
+
+def test_a_shipped_recipe_is_not_edited(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = "search={space: {stages.distill.losses.kd.weight: {values: [1, 2]}}}"
+    arguments = ["sweep", "quickstart", "--search", "--promote", "tuned", space]
+    assert main([*arguments, "--out", str(tmp_path / "s")]) == 2
+    assert "came with edgekd and is not edited" in capsys.readouterr().err
 
 
 def test_another_space_needs_another_folder(
@@ -179,7 +262,7 @@ def test_another_space_needs_another_folder(
     out = tmp_path / "s"
     assert search(tree(tmp_path, trials=1), out) == 0
     assert search(tree(tmp_path, space={WEIGHT: {"values": [1, 2]}}), out) == 2
-    assert "holds a search of another recipe or space" in capsys.readouterr().err
+    assert "holds a search of another recipe, space or data" in capsys.readouterr().err
 
 
 def test_what_else_is_refused(
@@ -194,6 +277,8 @@ def test_what_else_is_refused(
     assert "has this variant already" in err()
     assert search(tree(tmp_path), tmp_path / "s", "--variant", "base,warm") == 2
     assert "a search works on one variant" in err()
+    assert search(tree(tmp_path), tmp_path / "s", "--seeds", "1,2") == 2
+    assert "--seeds does not belong to a search" in err()
     assert search(tree(tmp_path, score="acuracy"), tmp_path / "s") == 2
     assert "did you mean 'accuracy'?" in err()
     assert search(tree(tmp_path, method="grid"), tmp_path / "s") == 2
