@@ -19,6 +19,12 @@ from edgekd.commands import data, device, importing, recipes, sweeping, workflow
 from edgekd.errors import EdgekdError, MissingOnHost
 
 INTERRUPTED = 130
+BROKEN = {  # of files that Python does not name: what is wrong, and what to do
+    errno.EFBIG: ("a file became larger than this system allows",
+                  "`ulimit -f` shows the limit of this shell; or write to another disk"),
+    errno.EIO: ("a disk could not be read or written (input/output error)",
+                "write to another disk; the system's log says more"),
+}  # fmt: skip
 
 app = typer.Typer(
     name="edgekd",
@@ -91,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 MissingOnHost.exit_code,
                 debug,
             )
+        if error.errno in BROKEN and not error.filename:
+            return _fail(*BROKEN[error.errno], MissingOnHost.exit_code, debug)
         if error.filename:
             return _fail(f"{error.filename}: {error.strerror}", None, 2, debug)
         return _bug(error, debug)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import EdgekdError, MissingOnHost, RecipeError
-from edgekd.log import say
+from edgekd.log import say, warn
 
 if TYPE_CHECKING:
     from edgekd.recipe import Recipe
@@ -157,7 +157,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     from edgekd.models.network import OnnxTeacher
     from edgekd.train.hardware import check_compile, check_hardware, scoring_device
     from edgekd.train.setup import class_counts, make_distiller, stage_feed
-    from edgekd.train.stages import check_teachers
+    from edgekd.train.stages import check_teachers, learns_first
 
     say("dry run: one small batch through every stage and the export")
     check_hardware(recipe.hardware)
@@ -166,12 +166,18 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     outputs = data.task.outputs()
     used = {m for stage in recipe.stages.values() for m in (*stage.train, *stage.frozen)}
     networks = {
-        model: build_network(spec, outputs=outputs, seed=model_seed(recipe.seed, model))
+        model: build_network(
+            spec,
+            outputs=outputs,
+            seed=model_seed(recipe.seed, model),
+            new_head=learns_first(recipe, model),
+        )
         for model, spec in recipe.models.items()
         if model in used
     }
     size = recipe.data.input.size
-    batch = Batch(torch.rand(4, 3, size, size), torch.arange(4) % outputs)
+    rows = 4 if outputs != 4 else 5  # shapes (B,) and (C,) must not fit by chance
+    batch = Batch(torch.rand(rows, 3, size, size), torch.arange(rows) % outputs)
     found: dict[str, Any] = {"name": recipe.name, "models": {}, "stages": {}}
     for name, stage in recipe.stages.items():
         feed = stage_feed(recipe, data, stage, name)
@@ -180,13 +186,18 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
             distiller = make_distiller(recipe, name, networks, data.task, counts)
             distiller.train()
             values = distiller(batch, Clock(1, stage.epochs, 0, 1))
+            for key, value in values.items():
+                if not torch.isfinite(value):
+                    warn(f"stages.{name}: term '{key}' is {value.item()} on random images")
+                elif not value.requires_grad:
+                    warn(f"stages.{name}: term '{key}' has no gradient, so it teaches nothing")
             distiller.total(values).backward()  # type: ignore[no-untyped-call]
         except EdgekdError:
             raise
         except Exception as error:  # somebody's network or loss: it may raise anything
             first = (str(error) or type(error).__name__).splitlines()[0]
             raise RecipeError(
-                f"stages.{name}: one batch of 4 images of {size}x{size} does not go "
+                f"stages.{name}: one batch of {rows} images of {size}x{size} does not go "
                 f"through: {first}"
             ) from error
         labelled = int((feed.targets[feed.indices] >= 0).sum())
@@ -254,6 +265,7 @@ def recipe_text(found: dict[str, Any]) -> str:
         )
         lines.append(
             f"  stage {name}: {stage['images']} images ({stage['labelled']} labelled), "
-            f"{stage['epochs']} epochs, terms {', '.join(stage['terms'])}{adapters}"
+            f"{stage['epochs']} epoch{'s' * (stage['epochs'] > 1)}, "
+            f"terms {', '.join(stage['terms'])}{adapters}"
         )
     return "\n".join(lines)

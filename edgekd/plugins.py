@@ -81,12 +81,18 @@ def check_arguments(cls: type[Any], arguments: dict[str, Any], where: str) -> di
     """
     import pydantic
 
+    all_parameters = inspect.signature(cls).parameters
     parameters = {
         key: parameter
-        for key, parameter in inspect.signature(cls).parameters.items()
+        for key, parameter in all_parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
     for key in arguments:
+        if key in all_parameters and key not in parameters:
+            raise RecipeError(
+                f"{where}.{key}: '{cls.__name__}.__init__' must take it by keyword only",
+                hint=f"def __init__(self, *, {key})",
+            )
         if key not in parameters:
             raise RecipeError(
                 f"{where}.{key}: '{cls.__name__}' has no such parameter",
@@ -153,7 +159,14 @@ def _import_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise RecipeError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        beside = missing is not None and (
+            (path.parent / missing).is_dir() or (path.parent / f"{missing}.py").is_file()
+        )
+        raise RecipeError(
+            f"{path} cannot be imported: {type(error).__name__}: {error}",
+            hint=f"export PYTHONPATH={path.parent}" if beside else None,
+        ) from error
     return module
 
 

@@ -16,6 +16,7 @@ runs/<name>/
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -109,9 +110,13 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary neighbour folder; swap it in for `path` only if all went well."""
+    """Give a temporary neighbour folder; swap it in for `path` only if all went well.
+
+    A link stays one: what it leads to is replaced.
+    """
     import shutil
 
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     old = temporary.with_suffix(".old")
@@ -154,3 +159,53 @@ def only_one(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise EdgekdError(f"another edgekd is working in {folder}") from None
         yield
+
+
+@contextlib.contextmanager
+def only_one_on(path: Path) -> Iterator[None]:
+    """Hold a folder that is swapped as a whole, by a lock beside it that is gone afterwards.
+
+    A lock inside would be swapped too. Raises EdgekdError if another edgekd holds the folder, and
+    where nothing can be written beside it.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # no such lock on this system
+        yield
+        return
+    path = path.resolve()
+    lock = path.with_name(f".{path.name}.lock")
+    while True:
+        file = _open_lock(lock)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise EdgekdError(f"another edgekd is working on {path}") from None
+        if _is_still(lock, file):  # else the one before has taken its lock away since
+            break
+        file.close()
+    with file:
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _open_lock(lock: Path) -> IO[Any]:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        return lock.open("w")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise EdgekdError(f"{lock.parent}: nothing can be written there: {error.strerror}",
+                          hint="a bundle is made in its parent folder; choose another place"
+                          ) from None  # fmt: skip
+
+
+def _is_still(lock: Path, file: IO[Any]) -> bool:
+    try:
+        return os.path.samestat(lock.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False

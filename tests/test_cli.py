@@ -224,6 +224,21 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_is_no_bug(
 
 
 @pytest.mark.parametrize(
+    ("number", "message"), [(errno.EFBIG, "`ulimit -f`"), (errno.EIO, "input/output error")]
+)
+def test_a_file_that_cannot_be_written_on_is_no_bug(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))  # as a file's `write` does, without a name
+
+    monkeypatch.setattr("edgekd.catalog.resolve", fail)
+    code, text = fails(capsys, "doctor", "x.yaml")
+    assert code == 4
+    assert message in text
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("models.student={arch: 'timm:vit_tiny_patch16_224'}", "stages.distill"),

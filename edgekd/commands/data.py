@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,7 +71,8 @@ def data_prepare(
             out = Path(data.prepared).expanduser() if data.prepared else default_folder(data)
         source = open_source(data, [Path(folder) for folder in loaded.plugins])
         split = make_split(source, data.split, seed=data.split_seed, limit=data.limit)
-        copy, written = prepare_images(out, source, split.used(), data)
+        with _ended_like_ctrl_c():
+            copy, written = prepare_images(out, source, split.used(), data)
     except KeyboardInterrupt:
         error = EdgekdError("interrupted", hint="nothing was written; run the same command again")
         error.exit_code = INTERRUPTED
@@ -82,6 +86,24 @@ def data_prepare(
         print_json({"folder": out, "written": written, **facts.model_dump()})
     else:
         typer.echo(str(out))
+
+
+@contextlib.contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """SIGTERM too must not leave pixels behind: by itself it ends Python without a clean-up."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread, which alone hears signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _problems_of_copy(source: DataSource, data: DataSpec) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from edgekd.errors import EdgekdError, GateFailed, RecipeError
 if TYPE_CHECKING:
     from edgekd.recipe import Recipe
 
+INTERRUPTED = 130
 NO_DATA = "none"  # stands in `data.name`, which a recipe must have
 SUFFIX = ".onnx"
 
@@ -69,6 +71,10 @@ def import_model(
             help="Artifacts, comma-separated, e.g. onnx-int8,openvino-int8 (default: onnx-fp32)."
         ),
     ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Also over the bundle of another file or other classes."),
+    ] = False,
     accept: Accept = None,
     json: Json = False,
 ) -> None:
@@ -76,10 +82,11 @@ def import_model(
     from edgekd.export.adopt import Wanted, adopt
     from edgekd.export.foreign import fixed_size
 
+    _check_overrides(overrides or [])
     fixed = fixed_size(file)
     tree: dict[str, Any] = {"edgekd": 1, "export": {"model": "student"}}
     if recipe:
-        tree = _of_recipe(recipe, overrides or [])
+        tree = _of_recipe(recipe, overrides or [], file)
     tree["name"] = name or tree.get("name") or _plain(file)
     spec: dict[str, Any] = {"arch": f"onnx:{file.name}", **tree.pop("pixels", {})}
     spec |= {
@@ -99,19 +106,33 @@ def import_model(
     _check_pixels(loaded, scale)
     bundle = out or Path("runs") / loaded.name / "bundle"
     failed: GateFailed | None = None
-    wanted = Wanted(file, loaded, has_data, _names(classes), scale, output)
+    wanted = Wanted(file, loaded, has_data, _names(classes), scale, output, replace)
     try:
         manifest: Any = adopt(wanted, bundle, reason=accept)
     except GateFailed as error:
         from edgekd.bundle import read_manifest
 
         failed, manifest = error, read_manifest(bundle)  # it is complete, and says so
+    except KeyboardInterrupt:
+        stopped = EdgekdError("interrupted", hint="nothing was written; run the same command again")
+        stopped.exit_code = INTERRUPTED
+        raise stopped from None
     print_json(manifest) if json else typer.echo(str(bundle))
     if failed:
         raise failed
 
 
-def _of_recipe(name: str, overrides: list[str]) -> dict[str, Any]:
+def _check_overrides(overrides: list[str]) -> None:
+    """Raise RecipeError for keys of models and stages: the one model is what the options say."""
+    for pair in overrides:
+        section = re.split(r"[.=]", pair, maxsplit=1)[0]
+        if section in ("models", "stages"):
+            raise RecipeError(f"'{pair}': an import has no {section} to change",
+                              hint="--mean, --std, --scale say what the file wants of pixels"
+                              )  # fmt: skip
+
+
+def _of_recipe(name: str, overrides: list[str], file: Path) -> dict[str, Any]:
     """What an import takes from a recipe; the stages of one that trains are left out."""
     from edgekd import catalog
     from edgekd.recipe_load import load
@@ -121,8 +142,15 @@ def _of_recipe(name: str, overrides: list[str]) -> dict[str, Any]:
     kept = ("edgekd", "description", "plugins", "task", "data", "export", "bench")
     taken = {key: tree[key] for key in kept}
     taken["export"]["reference"] = None
+    if "split" not in recipe.data.model_fields_set:
+        del taken["data"]["split"]  # the data's own, if it has one
     if not recipe.stages:  # it is the recipe of an import: its name and pixels are this model's
         spec = recipe.models[recipe.export.model]
+        other = Path(spec.arch.partition(":")[2]).name
+        if spec.arch.startswith("onnx:") and other != file.name:
+            raise RecipeError(f"{name}: it is the recipe of {other}, not of {file.name}",
+                              hint=f"edgekd import {other} --recipe {name}, or a copy of it with "
+                              f"arch: onnx:{file.name}")  # fmt: skip
         pixels = {"mean": spec.mean, "std": spec.std}
         taken |= {"name": recipe.name, "pixels": {k: v for k, v in pixels.items() if v}}
     return taken
@@ -157,7 +185,7 @@ def _check_pixels(recipe: Recipe, scale: float) -> None:
     """Raise EdgekdError for a mean that pixels cannot have."""
     from edgekd.log import warn
 
-    if scale <= 0:
+    if not 0 < scale < math.inf:  # also true of NaN
         raise EdgekdError(f"--scale {scale:g}: expected a number above 0")
     spec = recipe.models[recipe.export.model]
     mean = max(spec.mean or [0.0])
@@ -190,7 +218,7 @@ def _three(text: str, option: str) -> list[float]:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) not in (1, 3):
+    if len(numbers) not in (1, 3) or not all(map(math.isfinite, numbers)):
         raise EdgekdError(f"{option} {text}: expected three numbers like 0.485,0.456,0.406, or one")
     return numbers * (3 // len(numbers))
 

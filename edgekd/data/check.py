@@ -108,6 +108,8 @@ def check(source: DataSource, split: Split, *, near: bool = True) -> CheckReport
     if len(seen.modes) > 1:
         notes.append("images of several modes: " + ", ".join(seen.modes))
     groups = np.asarray(source.groups())
+    if len(np.unique(groups)) == len(source):
+        notes.append("no groups: images of one patient may be in two parts")
     return CheckReport(
         images=len(source),
         classes=list(source.classes),

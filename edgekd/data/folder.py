@@ -11,6 +11,7 @@ to the patient.
 from __future__ import annotations
 
 import csv
+import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ PARTS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
+COLUMNS = ("path", "label", "group", "part")
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,11 @@ class Folder(DataSource):
         return [item.path for item in self._items]
 
     def _check_classes(self) -> None:
+        spelt: dict[str, str] = {}
+        for name in self.classes:
+            other = spelt.setdefault(name.casefold(), name)
+            if other != name:
+                raise DataError(f"{self.root}: classes '{other}' and '{name}' differ only in case")
         counts = np.bincount(self._targets, minlength=len(self.classes))
         for name, count in zip(self.classes, counts, strict=True):
             if count == 0:
@@ -202,12 +209,7 @@ def _listed(root: Path, table: Path, wanted: list[str] | None) -> list[_Item]:
         ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table}: cannot be read: {error}") from None
-    missing = [name for name in ("path", "label") if name not in header]
-    if missing:
-        raise DataError(
-            f"{table}: the header has no column {', '.join(missing)}; "
-            f"found {', '.join(header) or 'nothing'}"
-        )
+    _check_header(table, header)
     if not rows:
         raise DataError(f"{table}: no images are listed")
     items: list[_Item] = []
@@ -221,6 +223,22 @@ def _listed(root: Path, table: Path, wanted: list[str] | None) -> list[_Item]:
     return items
 
 
+def _check_header(table: Path, header: list[str]) -> None:
+    """A misspelt `group` must not pass for a table without groups."""
+    missing = [name for name in ("path", "label") if name not in header]
+    if missing:
+        semicolons = any(";" in name for name in header)
+        raise DataError(
+            f"{table}: the header has no column {', '.join(missing)}; "
+            f"found {', '.join(header) or 'nothing'}",
+            hint="separate columns by commas" if semicolons else f"known: {', '.join(COLUMNS)}",
+        )
+    for name in header:
+        close = difflib.get_close_matches((name or "").strip().lower(), COLUMNS, n=1, cutoff=0.75)
+        if close and name not in COLUMNS and close[0] not in header:
+            raise DataError(f"{table}: unknown column '{name}'", hint=f"did you mean '{close[0]}'?")
+
+
 def _item(
     root: Path, where: str, row: dict[str, str], has_part: bool, wanted: list[str] | None
 ) -> _Item:
@@ -230,7 +248,9 @@ def _item(
         raise DataError(f"{where}: path '{text}' does not lie inside {root}")
     path = root / relative
     if not path.is_file():
-        raise DataError(f"{where}: {path}: no such file")
+        raise DataError(
+            f"{where}: {path}: no such file", hint="the column path is relative to data.root"
+        )
     label = (row["label"] or "").strip()
     if not label or (wanted is not None and label not in wanted):
         raise DataError(

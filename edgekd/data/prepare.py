@@ -144,8 +144,10 @@ def _check_ours(path: Path, spec: DataSpec) -> None:
     """Raise DataError for a folder whose files are not ours, or are a copy of other data."""
     if path.exists() and not path.is_dir():
         raise DataError(f"{path} is a file, expected a folder", hint="--out FOLDER")
-    strangers = {entry.name for entry in path.iterdir()} if path.exists() else set()
-    strangers -= {PIXELS, INDEX, RECORD}
+    names = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    strangers = names - {PIXELS, INDEX, RECORD}
+    if RECORD not in names:  # a copy of ours is swapped in whole: these only happen to be named so
+        strangers = names
     if strangers:
         raise DataError(
             f"{path}: not a prepared copy: it holds '{min(strangers)}'",

@@ -41,7 +41,7 @@ def open_source(spec: DataSpec, plugin_folders: Sequence[Path] = ()) -> DataSour
     elif spec.root is not None:
         folder = Path(spec.root).expanduser()
         if not folder.exists():
-            raise DataError(f"data.root: no such folder: {folder}", hint="data.root=FOLDER")
+            raise DataError(f"data.root: no such file or folder: {folder}", hint="data.root=FOLDER")
         arguments["root"] = folder
     elif root.default is inspect.Parameter.empty:
         raise DataError(

@@ -169,7 +169,10 @@ def _by_ratio(source: DataSource, split: str, seed: int) -> npt.NDArray[np.str_]
 def _official(source: DataSource, seed: int) -> npt.NDArray[np.str_]:
     given = source.parts()
     if given is None:
-        raise DataError("data.split: this data set has no official split", hint="data.split=8-1-1")
+        raise DataError(
+            "data.split: this data set has no official split",
+            hint="data.split=8-1-1, or say of each image whether it is train, val or test",
+        )
     parts = np.array(given, dtype="<U5")
     missing = [part for part in ("train", "test") if part not in parts]
     if missing:

@@ -19,7 +19,7 @@ from edgekd.export.original import Head, Original, Pixels
 from edgekd.export.tidy import IR_VERSION, tidy
 
 BATCH = "batch"  # the name of the free axis
-OWN = "edgekd."  # what the names of added tensors and nodes start with
+OWN = "edgekd"  # what the names of added tensors and nodes start with
 
 
 def adapt(original: Original, classes: int) -> tuple[Any, list[str]]:
@@ -38,9 +38,10 @@ def adapt(original: Original, classes: int) -> tuple[Any, list[str]]:
     model.ir_version = max(model.ir_version, 8)  # before 4, weights had to be inputs
     model = _convert(model, file.path, changes)
     graph = model.graph
+    own = _prefix(graph)
     del graph.quantization_annotation[:]
     if original.batch:
-        _free_batch(graph, original.batch, changes)
+        _free_batch(graph, original.batch, own, changes)
     if file.model.ir_version > IR_VERSION:
         changes.append(f"IR version {file.model.ir_version} lowered to {IR_VERSION}")
     # the recorded shapes are those of before, and may fix the batch
@@ -49,17 +50,34 @@ def adapt(original: Original, classes: int) -> tuple[Any, list[str]]:
     used = [entry for entry in model.opset_import if entry.domain in STANDARD]
     del model.opset_import[:]
     model.opset_import.extend(used)
-    _rename(graph, INPUT_NAME, f"{OWN}{INPUT_NAME}")
-    _rename(graph, OUTPUT_NAME, f"{OWN}{OUTPUT_NAME}")
-    taken = {INPUT_NAME: f"{OWN}{INPUT_NAME}", OUTPUT_NAME: f"{OWN}{OUTPUT_NAME}"}
+    taken = {name: f"{own}{name}" for name in (INPUT_NAME, OUTPUT_NAME)}
+    for name, other in taken.items():
+        _rename(graph, name, other)
     _output(graph, taken.get(value, value), original, classes)
-    _front(graph, taken.get(file.input, file.input), original, changes)
+    _front(graph, taken.get(file.input, file.input), original, own, changes)
     for old, new in ((file.input, INPUT_NAME), (head.output, OUTPUT_NAME)):
         if old != new:
             changes.append(f"'{old}' is called '{new}' now")
-    _name_nodes(graph)
+    _name_nodes(graph, own)
     tidy(model, original.size)
     return model, changes
+
+
+def _prefix(graph: Any) -> str:
+    """`edgekd.`, with a number where names start with that: a file that edgekd once made."""
+    names = {
+        name
+        for inner in graphs(graph)
+        for node in inner.node
+        for name in (node.name, *node.input, *node.output)
+    }
+    names |= {entry.name for inner in graphs(graph)
+              for entry in (*inner.input, *inner.output, *inner.initializer)}  # fmt: skip
+    found, number = f"{OWN}.", 1
+    while any(name.startswith(found) for name in names):
+        number += 1
+        found = f"{OWN}{number}."
+    return found
 
 
 def _take_off(graph: Any, head: Head, changes: list[str]) -> str:
@@ -145,7 +163,7 @@ def _convert(model: Any, path: Any, changes: list[str]) -> Any:
     )
 
 
-def _free_batch(graph: Any, batch: int, changes: list[str]) -> None:
+def _free_batch(graph: Any, batch: int, own: str, changes: list[str]) -> None:
     """Make axis 0 free: in the shapes that Reshape nodes were given as constants."""
     from onnx import numpy_helper
 
@@ -158,7 +176,7 @@ def _free_batch(graph: Any, batch: int, changes: list[str]) -> None:
         if shape.ndim != 1 or not shape.size or shape[0] != batch:
             continue
         shape[0] = -1 if (shape[1:] > 0).all() else 0  # 0 takes over the axis of its input
-        name = f"{OWN}shape.{changed}"  # a constant may be shared with other nodes
+        name = f"{own}shape.{changed}"  # a constant may be shared with other nodes
         graph.initializer.append(numpy_helper.from_array(shape, name))
         node.input[1] = name
         _replace(node.attribute, [a for a in node.attribute if a.name != "allowzero"])
@@ -194,7 +212,7 @@ def _output(graph: Any, value: str, original: Original, classes: int) -> None:
     )
 
 
-def _front(graph: Any, value: str, original: Original, changes: list[str]) -> None:
+def _front(graph: Any, value: str, original: Original, own: str, changes: list[str]) -> None:
     """Put in front what stands between RGB in [0, 1] and the input of the file."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -203,14 +221,14 @@ def _front(graph: Any, value: str, original: Original, changes: list[str]) -> No
         changes.append(f"inside the graph: {_arithmetic(original.pixels)}")
     nodes, here = [], INPUT_NAME
     for number, (operator, numbers) in enumerate(steps):
-        name, after = f"{OWN}{operator.lower()}", f"{OWN}pixels.{number}"
+        name, after = f"{own}{operator.lower()}", f"{own}pixels.{number}"
         graph.initializer.append(numpy_helper.from_array(numbers, name))
         nodes.append(helper.make_node(operator, [here, name], [after]))
         here = after
     if original.layout == "NHWC":
         changes.append("it wants the channels last: a Transpose stands in front")
-        nodes.append(helper.make_node("Transpose", [here], [f"{OWN}last"], perm=[0, 2, 3, 1]))
-        here = f"{OWN}last"
+        nodes.append(helper.make_node("Transpose", [here], [f"{own}last"], perm=[0, 2, 3, 1]))
+        here = f"{own}last"
     _rename(graph, value, here)
     _replace(graph.node, [*nodes, *graph.node])
     shape = [BATCH, 3, original.size, original.size]
@@ -238,10 +256,10 @@ def _arithmetic(pixels: Pixels) -> str:
     return "pixels " + ", ".join(parts)
 
 
-def _name_nodes(graph: Any) -> None:
+def _name_nodes(graph: Any, own: str) -> None:
     """Give every node a name of its own: the quantizer knows them by name."""
     seen: set[str] = set()
     for number, node in enumerate(graph.node):
         if not node.name or node.name in seen:
-            node.name = f"{OWN}{node.op_type}.{number}"
+            node.name = f"{own}{node.op_type}.{number}"
         seen.add(node.name)

@@ -16,13 +16,14 @@ from edgekd.errors import BundleError, DataError, EdgekdError
 from edgekd.export import golden as goldens
 from edgekd.export.adapt import adapt
 from edgekd.export.artifacts import Evidence, make_artifact, onnx_file, prove
+from edgekd.export.assumed import assumed, doubts, is_drawn
 from edgekd.export.card import model_card
 from edgekd.export.foreign import Foreign, check_packages, first_line, read_foreign, shown
 from edgekd.export.graph_cost import count_macs, count_params
 from edgekd.export.make import keep_measurements, unchanged, versions
 from edgekd.export.materials import Materials, Say
 from edgekd.export.original import Original, Pixels
-from edgekd.export.place import check_place, leaving_nothing
+from edgekd.export.place import FILE, check_place, is_same_evidence, leaving_nothing, older
 from edgekd.export.plan import EXACT, ONNX, Step, module_of, plan
 from edgekd.export.same import prove_same
 from edgekd.export.tidy import write
@@ -31,7 +32,7 @@ from edgekd.image import UInt8
 from edgekd.log import say as say_to_person
 from edgekd.log import warn
 from edgekd.recipe import Recipe
-from edgekd.rundir import RunDir, replace_folder, write_text
+from edgekd.rundir import RunDir, only_one_on, replace_folder, write_text
 from edgekd.tasks.base import Task
 
 NAME_DATA = "name some: data.name=folder data.root=IMAGES (a folder per class)"
@@ -50,6 +51,7 @@ class Wanted:
     classes: Sequence[str] | None = None  # must be those of the data, if both are given
     scale: float = 1.0  # pixels in [0, 1] are multiplied by it, before the model's mean and std
     output: str | None = None
+    replaces: bool = False  # a bundle of another file or other classes, and all that is in it
 
     @property
     def pixels(self) -> Pixels:
@@ -64,36 +66,23 @@ def adopt(
 
     The fp32 artifact must give the logits of the file as it came, run by ONNX Runtime with the
     pixels normalised in numpy; the others are judged against those. The same call again does
-    nothing. Raises BundleError for a file that cannot become a bundle and for a folder that is
-    something else, RecipeError and DataError for the rest of what was asked, MissingOnHost for
-    absent packages, and at the end GateFailed.
+    nothing. The data's own split is used unless the recipe says another.
+    Raises BundleError for a file that cannot become a bundle and for a folder that is something
+    else, RecipeError and DataError for the rest of what was asked, MissingOnHost for absent
+    packages, and at the end GateFailed.
     """
     check_reason(reason)
     steps = plan(wanted.recipe.export.make)
     check_packages()
     file = read_foreign(wanted.file)
-    materials = None
+    materials: Materials | None = None
     if wanted.has_data:
-        materials = Materials(RunDir(folder), wanted.recipe, say, is_run=False)
-    elif needy := [step.name for step in steps if _is_calibrated(step)]:
-        raise DataError(f"{needy[0]}: quantizing needs training images, and no data is named",
-                        hint=NAME_DATA)  # fmt: skip
+        wanted, materials = _open(wanted, folder, say)
+    _check_calibration(steps, materials)
     task = _task(wanted, materials)
-    check_place(folder, wanted.recipe.name)
-    key = _key(wanted, file, materials)
-    known = unchanged(folder, key)
-    names = [step.name for step in steps]
-    if known is not None and set(names) <= set(known.artifacts):
-        say(f"{folder}: up to date")
-        manifest = accept(folder, known, reason)
-    else:
-        if known is not None:
-            steps = plan([*known.artifacts, *names])  # nothing good gets lost
-        elif is_bundle(folder):
-            say(f"{folder}: the file or what is asked of it has changed, so it is made anew")
-        with leaving_nothing(folder):
-            job = _Job(wanted, file, task, materials, key, say)
-            manifest = job.make(folder, steps, known, reason)
+    job = _Job(wanted, file, task, materials, _key(wanted, file, materials), say)
+    with leaving_nothing(folder), only_one_on(folder):
+        manifest = job.update(folder, steps, reason)
     raise_if_failed(manifest)
     return manifest
 
@@ -109,7 +98,26 @@ class _Job:
     key: str
     say: Say
 
-    def make(
+    def update(self, folder: Path, steps: list[Step], reason: str | None) -> Manifest:
+        """Make what the bundle there lacks: everything, unless it is made of the same things."""
+        wanted, came = self.wanted, self.file.sha256
+        check_place(folder, wanted.recipe.name, came, self.task.classes, replaces=wanted.replaces)
+        known = unchanged(folder, self.key)
+        names = [step.name for step in steps]
+        if known is not None and set(names) <= set(known.artifacts):
+            self.say(f"{folder}: up to date")
+            return accept(folder, known, reason)
+        if known is None and is_bundle(folder):
+            self.say(f"{folder}: the file, its data or what is asked of it has changed, so it is "
+                     "made anew")  # fmt: skip
+        if known is None and not wanted.replaces:
+            known = older(folder, came)
+        if known is not None:
+            steps = plan([*known.artifacts, *names])  # nothing good gets lost
+            _check_calibration(steps, self.materials)
+        return self._make(folder, steps, known, reason)
+
+    def _make(
         self, folder: Path, steps: list[Step], known: Manifest | None, reason: str | None
     ) -> Manifest:
         """Make the bundle in a neighbour folder and swap it in."""
@@ -120,7 +128,9 @@ class _Job:
                  f"{shown(self.file.dims)} to '{head.output}', {self.task.outputs()} classes"
                  )  # fmt: skip
         model, changes = adapt(original, self.task.outputs())
-        for change in changes:
+        told = assumed(self.task.classes, self.wanted.pixels,
+                       are_given=self.wanted.classes is not None)  # fmt: skip
+        for change in (*changes, *told):
             self.say(f"  {change}")
         name = self.wanted.recipe.export.model
         with replace_folder(folder) as draft:
@@ -132,20 +142,25 @@ class _Job:
             if not manifest.model.macs:
                 changes.append("multiply-accumulates could not be counted: some shapes are unknown")
             evidence = self._evidence(original, golden)
+            doubted: list[str] = []
             for step in steps:
                 self.say(f"{name}: making {step.name}")
                 artifact = make_artifact(step, draft, self._calibration)
-                if step.name == f"{ONNX}-{EXACT}":
-                    notes = [f"imported from {self.file.path.name}", *changes]
-                    artifact = artifact.model_copy(update={"notes": notes})
                 artifact, _ = prove(artifact, draft, evidence)
+                if step.name == f"{ONNX}-{EXACT}":
+                    doubted = doubts(artifact.scores, self.task.outputs(),
+                                     is_drawn=is_drawn(self.wanted.recipe.data.split))  # fmt: skip
+                    notes = [f"imported from {self.file.path.name}", *changes, *told, *doubted]
+                    artifact = artifact.model_copy(update={"notes": notes})
                 manifest = add(manifest, artifact, reason, self.say)
-            if known is not None:
+            if known is not None and is_same_evidence(known, manifest):
                 manifest = carry_reasons(known, close_bundle(draft, manifest), self.say)
             write_text(draft / "model-card.md", model_card(manifest))
             keep_measurements(folder, draft)
             manifest = close_bundle(draft, manifest)
         self._say_score(manifest)
+        for doubt in doubted:
+            warn(doubt)
         return manifest
 
     def _write(self, model: Any, path: Path, original: Original, changes: list[str]) -> None:
@@ -179,7 +194,7 @@ class _Job:
                              role="model"),
             recipe=tree, recipe_sha256=hashlib.sha256(text.encode()).hexdigest() if text else "",
             provenance={
-                "key": self.key, "imported_sha256": file.sha256, "versions": versions(), **origin,
+                "key": self.key, FILE: file.sha256, "versions": versions(), **origin,
                 "imported": {"opset": file.opset, "ir_version": came.ir_version,
                              "producer": f"{came.producer_name} {came.producer_version}".strip()},
                 "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -204,7 +219,7 @@ class _Job:
         return self.materials.calibration()
 
     def _say_score(self, manifest: Manifest) -> None:
-        """The score of the file itself: where it is at chance, something was told wrongly."""
+        """The score of the file itself."""
         scores = manifest.artifacts[f"{ONNX}-{EXACT}"].scores
         if not scores:
             self.say("no data was named: it is judged by its logits on drawn pictures only")
@@ -217,11 +232,28 @@ class _Job:
             interval = f" ({score.low:.3f} to {score.high:.3f})"
         self.say(f"{self.file.path.name}: {self.task.primary} {score.value:.3f}{interval} on "
                  f"{score.images} test images")  # fmt: skip
-        mean_recall = scores["macc"].value if "macc" in scores else None
-        if mean_recall is not None and mean_recall <= 1.1 / len(self.task.classes):
-            warn(f"on the test images it is right no more often than chance (mean recall "
-                 f"{mean_recall:.3f}): check --mean, --std, --scale and the order of the classes"
-                 )  # fmt: skip
+
+
+def _open(wanted: Wanted, folder: Path, say: Say) -> tuple[Wanted, Materials]:
+    """The data; where it has a split of its own and no other is asked for, that one.
+
+    A model that came from elsewhere was trained on the official train part, if on any of it.
+    """
+    materials = Materials(RunDir(folder), wanted.recipe, say, is_run=False)
+    data = wanted.recipe.data
+    if "split" not in data.model_fields_set and materials.source.parts() is not None:
+        say("data.split is not given: the data's official split is used")
+        data = data.model_copy(update={"split": "official"})
+        wanted = replace(wanted, recipe=wanted.recipe.model_copy(update={"data": data}))
+        materials.recipe = wanted.recipe  # its split has not been made yet
+    return wanted, materials
+
+
+def _check_calibration(steps: list[Step], materials: Materials | None) -> None:
+    needy = [step.name for step in steps if _is_calibrated(step)]
+    if needy and materials is None:
+        raise DataError(f"{needy[0]}: quantizing needs training images, and no data is named",
+                        hint=NAME_DATA)  # fmt: skip
 
 
 def _task(wanted: Wanted, materials: Materials | None) -> Task:

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgekd import plugins, recipe_load
-from edgekd.bundle import Manifest, close_bundle, open_bundle
+from edgekd.bundle import Artifact, Manifest, close_bundle, open_bundle
 from edgekd.data.origin import check_same_split
-from edgekd.errors import BundleError, EdgekdError
+from edgekd.errors import BundleError, DataError, EdgekdError
 from edgekd.export import golden as goldens
 from edgekd.export.artifacts import Evidence, logits_on, make_artifact, prove
 from edgekd.export.card import model_card
@@ -21,7 +21,8 @@ from edgekd.export.plan import EXACT, ONNX, plan
 from edgekd.export.verdicts import accept, accepted, add
 from edgekd.image import UInt8
 from edgekd.recipe import GateSpec, Recipe
-from edgekd.rundir import RunDir, only_one, replace_folder, sha256, write_text
+from edgekd.results import Predictions
+from edgekd.rundir import RunDir, only_one, only_one_on, replace_folder, sha256, write_text
 from edgekd.tasks.base import Task
 
 
@@ -36,7 +37,10 @@ def extend(folder: Path, *, make: Sequence[str] | None, reason: str | None, say:
     model is asked for and the training images to calibrate on are not at hand.
     """
     parent = RunDir(folder.resolve().parent)
-    with only_one(parent.root) if parent.recipe.is_file() else contextlib.nullcontext():
+    with contextlib.ExitStack() as held:
+        if parent.recipe.is_file():
+            held.enter_context(only_one(parent.root))
+        held.enter_context(only_one_on(folder))  # the only lock that an import takes
         return _extend(folder, parent, make, reason, say)
 
 
@@ -137,11 +141,28 @@ def _evidence(
             if exact is None:
                 raise BundleError("the bundle has no fp32 ONNX file to compare with")
             reference = materials.from_logits(logits_on(exact, folder, squares))
+            if reference.ids and not _is_scored_on(task, reference, exact):
+                raise DataError("the test images are not those that the fp32 model was scored on")
     except EdgekdError as error:
         return replace(bare, why_no_images=error.message)
     if not reference.ids:
         return replace(bare, why_no_images="the test part is empty")
     return replace(bare, reference=reference, squares=squares)
+
+
+def _is_scored_on(task: Task, reference: Predictions, exact: Artifact) -> bool:
+    """Whether the fp32 model scores as recorded. Ids and labels do not tell changed pixels."""
+    recorded = exact.scores or {}
+    found = task.score(reference, resamples=0) if recorded else {}
+    for name, tolerance in ((task.primary, 1e-6), ("brier", 1e-4)):
+        # the primary score may stay the same by chance, the Brier score moves with every logit
+        if name in recorded and name in found:
+            before, now = recorded[name].value, found[name].value
+            is_same = before == now if before is None or now is None else (
+                abs(before - now) <= tolerance)  # fmt: skip
+            if not is_same:
+                return False
+    return True
 
 
 def _task(manifest: Manifest, recipe: Recipe | None, may_run_code: bool) -> Task:

@@ -153,6 +153,11 @@ def constants(graph: Any) -> dict[str, Any]:
     return found
 
 
+def printable(text: str) -> str:
+    """With escapes for control characters: a stranger's file must not steer the terminal."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 def first_line(error: Exception) -> str:
     """The first line of somebody's error that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -203,8 +208,9 @@ def _refuse(model: Any, path: Path) -> None:
     nodes = [node for graph in graphs(model.graph) for node in graph.node]
     foreign = {f"{n.domain}:{n.op_type}" for n in nodes if n.domain not in STANDARD}
     if foreign:
+        names = ", ".join(map(printable, sorted(foreign)))
         raise BundleError(
-            f"{path} has operators outside standard ONNX: {', '.join(sorted(foreign))}",
+            f"{path} has operators outside standard ONNX: {names}",
             hint="export it without optimizations for one runtime, in standard operators",
         )
     quantized = {n.op_type for n in nodes} & {*QUANTIZERS, *INTEGER_OPERATORS}

@@ -128,8 +128,9 @@ def _start(
 ) -> Manifest:
     """The first ONNX file and the golden pictures: all that needs torch."""
     from edgekd.export.onnx_from_torch import OPSET, logits_of_torch, to_onnx
-    from edgekd.models.build import build_network, load_weights
+    from edgekd.models.build import build_network
     from edgekd.models.complexity import count
+    from edgekd.models.weights import load_weights
 
     recipe, run = materials.recipe, materials.run
     spec, task = recipe.models[job.model], materials.task()

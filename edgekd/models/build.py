@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from edgekd.errors import CheckpointError, MissingOnHost, RecipeError, did_you_mean
-from edgekd.log import warn
+from edgekd.errors import MissingOnHost, RecipeError, did_you_mean
 from edgekd.models.network import IMAGENET_MEAN, IMAGENET_STD, Network, OnnxTeacher
+from edgekd.models.weights import is_head, load_weights
 from edgekd.plugins import import_file
 from edgekd.recipe import ModelSpec
 
 
-def build_network(spec: ModelSpec, *, outputs: int, seed: int = 0, initial: bool = True) -> Network:
+def build_network(
+    spec: ModelSpec, *, outputs: int, seed: int = 0, initial: bool = True, new_head: bool = True
+) -> Network:
     """Build the network of a recipe's model entry.
 
     `seed` initialises it unless the entry has its own. With `initial=False` no pretrained weights
-    are fetched, because a checkpoint is about to replace them.
+    are fetched, because a checkpoint is about to replace them. With `new_head` the classifier of a
+    checkpoint may have another width: ours starts fresh. A model that nobody trains needs its own.
     Raises RecipeError for unknown names or arguments, CheckpointError for weights that do not
     fit, MissingOnHost when weights cannot be downloaded.
     """
@@ -33,81 +36,13 @@ def build_network(spec: ModelSpec, *, outputs: int, seed: int = 0, initial: bool
         net, mean, std = builder(name, spec, outputs, initial and spec.pretrained is True)
     network = Network(net, mean=spec.mean or mean, std=spec.std or std, taps=spec.taps)
     if initial and isinstance(spec.pretrained, str):
-        load_weights(network, Path(spec.pretrained), new_head=True)
+        load_weights(network, Path(spec.pretrained), new_head=new_head)
     return network
 
 
 def model_seed(seed: int, name: str) -> int:
     """The initialisation seed of model `name` in a run with `seed`."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big")
-
-
-def load_weights(network: Network, path: Path, *, new_head: bool = False) -> None:
-    """Load a local `.safetensors`, or a `.pth`/`.pt` that holds tensors only.
-
-    With `new_head` a classifier of another width is left as it was initialised (and said so);
-    any other difference raises CheckpointError that names the first tensor that does not fit.
-    """
-    state = read_weights(path)
-    own = network.net.state_dict()
-    for prefix in ("net.", "module.", "model."):
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
-    missing = [key for key in own if key not in state]
-    unknown = [key for key in state if key not in own]
-    if new_head and wrong and not missing and not unknown:
-        head = [key for key in wrong if _is_head(network.net, key)]
-        if head == wrong:
-            warn(f"{path}: its classifier has another width; ours starts fresh ({wrong[0]})")
-            state = {key: value for key, value in state.items() if key not in wrong}
-            network.net.load_state_dict(state, strict=False)
-            return
-    if wrong or missing or unknown:
-        if len(missing) > len(wrong):
-            detail = f"{missing[0]} is not in the file"
-        elif wrong:
-            found = tuple(state[wrong[0]].shape), tuple(own[wrong[0]].shape)
-            detail = f"{wrong[0]} is {found[0]} in the file, {found[1]} in the network"
-        elif missing:
-            detail = f"{missing[0]} is not in the file"
-        else:
-            detail = f"the network has no {unknown[0]}"
-        raise CheckpointError(
-            f"{path} holds weights of another architecture: {detail} "
-            f"({len(wrong)} differ in shape, {len(missing)} missing, {len(unknown)} unknown)",
-            hint="check the model's `arch` and `args`",
-        )
-    network.net.load_state_dict(state)
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict without running any code that the file might carry."""
-    if not path.is_file():
-        raise CheckpointError(f"no such weights file: {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # safetensors, zip and pickle errors share no base class
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path} cannot be read as weights (tensors only): {first}",
-            hint="convert it to .safetensors where it was made",
-        ) from None
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(f"{path}: expected a mapping of names to tensors")
-    return state
-
-
-def _is_head(net: nn.Module, key: str) -> bool:
-    linear = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
-    return bool(linear) and key.rpartition(".")[0] == linear[-1]
 
 
 def _timm(name: str, spec: ModelSpec, outputs: int, pretrained: bool) -> Any:
@@ -153,7 +88,7 @@ def _torchvision(name: str, spec: ModelSpec, outputs: int, pretrained: bool) -> 
             raise _no_download(spec.arch, error) from None
         own = net.state_dict()
         fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
-        left = [key for key in own if key not in fitting and not _is_head(net, key)]
+        left = [key for key in own if key not in fitting and not is_head(net, key)]
         if left:
             raise RecipeError(
                 f"{spec.arch}: with these `args` the pretrained weights do not fit: {left[0]} "
@@ -192,6 +127,11 @@ def _file(name: str, spec: ModelSpec, outputs: int, pretrained: bool) -> Any:
 
 
 def _onnx(name: str, spec: ModelSpec, outputs: int, pretrained: bool) -> Any:
+    for key in ("pretrained", "args", "taps"):
+        if getattr(spec, key):
+            raise RecipeError(
+                f"{spec.arch}: `{key}` has no meaning for an ONNX file", hint=f"leave out `{key}`"
+            )
     # what the file expects besides [0, 1] is not written in it: the recipe's mean/std say so
     return OnnxTeacher(Path(name)), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 

@@ -46,8 +46,8 @@ class Network(nn.Module):
 class OnnxTeacher(nn.Module):
     """Somebody's ONNX classifier as a frozen teacher that gives logits and nothing else.
 
-    It runs on the CPU through ONNX Runtime. Its one input is float32 (N, 3, S, S); a fixed
-    batch size is honoured by running the batch in pieces.
+    It runs on the CPU through ONNX Runtime. Its one input is float32 (N, 3, S, S), its first
+    output the logits; a fixed batch size is honoured by running the batch in pieces.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,6 +59,8 @@ class OnnxTeacher(nn.Module):
                 "an onnx: teacher needs the package 'onnxruntime'",
                 hint="pip install 'edgekd[onnxruntime]'",
             ) from None
+        if not path.is_file():
+            raise BundleError(f"no such ONNX file: {path}")
         self.path = path
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -71,11 +73,13 @@ class OnnxTeacher(nn.Module):
                 f"{path}: not a loadable ONNX model: {str(error).splitlines()[0]}"
             ) from None
         inputs = self.session.get_inputs()
-        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
-            found = [(item.name, item.type, item.shape) for item in inputs]
+        shape = inputs[0].shape if len(inputs) == 1 else []
+        has_rgb = len(shape) == 4 and (shape[1] == 3 or not isinstance(shape[1], int))
+        if not has_rgb or inputs[0].type != "tensor(float)":
+            found = ", ".join(f"'{item.name}' {item.type} {item.shape}" for item in inputs)
             raise BundleError(f"{path}: expected one float32 input (N, 3, S, S), found {found}")
         self.input = inputs[0].name
-        batch, _, *self.sides = inputs[0].shape
+        batch, self.sides = shape[0], shape[2:]
         self.batch = batch if isinstance(batch, int) and batch > 0 else 0
 
     def forward(self, images: Tensor) -> Tensor:

@@ -156,11 +156,15 @@ def head_parameters(network: Network) -> list[nn.Parameter]:
 
 
 class Recorder:
-    """Hooks on a network that keep the wanted maps of the latest forward pass."""
+    """Hooks on a network that keep the wanted maps of one forward pass, from `start` to `take`.
+
+    They keep nothing of passes between, such as those of an evaluation.
+    """
 
     def __init__(self, network: Network, wanted: set[str], name: str) -> None:
         places = locate(network) if wanted else {}
         self.maps: dict[str, Tensor] = {}
+        self.is_on = False
         self.wants_pooled = "pooled" in wanted
         modules = dict(network.net.named_modules())
         for tap in sorted((wanted - {"pooled"}) | ({"last"} if self.wants_pooled else set())):
@@ -178,18 +182,26 @@ class Recorder:
 
     def _keep_output(self, tap: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            self.maps[tap] = output
+            if self.is_on:
+                self.maps[tap] = output
 
         return hook
 
     def _keep_input(self, tap: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self.maps[tap] = inputs[0]
+            if self.is_on:
+                self.maps[tap] = inputs[0]
 
         return hook
 
+    def start(self) -> None:
+        """Keep the maps of the pass that follows."""
+        self.maps.clear()
+        self.is_on = True
+
     def take(self) -> dict[str, Tensor]:
-        """The maps of the latest pass in fp32; they are forgotten here."""
+        """The maps of the pass since `start`, in fp32; they are forgotten here."""
+        self.is_on = False
         maps = {name: tensor.float() for name, tensor in self.maps.items()}
         self.maps.clear()
         if self.wants_pooled:

@@ -16,9 +16,10 @@ from edgekd import __version__
 from edgekd.data.splits import write_split
 from edgekd.errors import MissingOnHost
 from edgekd.log import say
-from edgekd.models.build import build_network, load_weights, model_seed
+from edgekd.models.build import build_network, model_seed
 from edgekd.models.complexity import count
 from edgekd.models.network import OnnxTeacher
+from edgekd.models.weights import load_weights
 from edgekd.recipe import Recipe
 from edgekd.recipe_load import to_yaml
 from edgekd.results import dump_json
@@ -184,6 +185,7 @@ def _finish(recipe: Recipe, run: RunDir, data: Prepared, keys: dict[str, str]) -
             outputs=data.task.outputs(),
             seed=model_seed(recipe.seed, model),
             initial=model not in last,
+            new_head=False,  # a model that no stage has trained must bring its own
         )
         if model in last:
             load_weights(network, run.stage(last[model]) / f"{model}.safetensors")
@@ -200,11 +202,21 @@ def _finish(recipe: Recipe, run: RunDir, data: Prepared, keys: dict[str, str]) -
             scores[model][part] = {
                 name: score.model_dump() for name, score in data.task.score(predictions).items()
             }
+        _tell(model, data.task.primary, scores[model]["test"])
     write_text(run.scores, dump_json(scores))
     write_text(
         run.environment, dump_json({**_environment(recipe, data, run, keys), "models": costs})
     )
     return scores
+
+
+def _tell(model: str, primary: str, scores: dict[str, Any]) -> None:
+    score = scores[primary]
+    if score["value"] is not None:
+        low, high = score["low"], score["high"]
+        interval = f" ({low:.3f} to {high:.3f})" if None not in (low, high) else ""
+        images = f"{score['images']} test images"
+        say(f"{model}: {primary} {score['value']:.3f}{interval} on {images}")
 
 
 def _is_scored(recipe: Recipe, run: RunDir, data: Prepared, keys: dict[str, str]) -> bool:

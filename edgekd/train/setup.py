@@ -14,8 +14,9 @@ from edgekd.data.read import ImageStore, open_source, open_store
 from edgekd.data.splits import Split, data_key, make_split, take_fraction
 from edgekd.errors import RecipeError
 from edgekd.losses.base import Batch, Facts
-from edgekd.models.build import build_network, load_weights, model_seed
-from edgekd.models.network import Network
+from edgekd.models.build import build_network, model_seed
+from edgekd.models.network import Network, OnnxTeacher
+from edgekd.models.weights import load_weights
 from edgekd.plugins import load
 from edgekd.recipe import Recipe, StageSpec
 from edgekd.rundir import RunDir
@@ -71,6 +72,7 @@ def networks_of(
             outputs=task.outputs(),
             seed=model_seed(recipe.seed, model),
             initial=model not in before,
+            new_head=stages.learns_first(recipe, model),
         )
         if model in before:
             load_weights(networks[model], run.stage(before[model]) / f"{model}.safetensors")
@@ -107,10 +109,20 @@ def _check_widths(networks: dict[str, Network], images: Any, task: Task, stage: 
         network.train(was_training)
         found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         if found != (len(images), task.outputs()):
+            is_file = isinstance(network.net, OnnxTeacher)
             raise RecipeError(
                 f"stages.{stage}: '{name}' returns {found} for {len(images)} images, expected "
                 f"logits of shape ({len(images)}, {task.outputs()}), one per class",
-                hint="let its builder take `num_classes`",
+                hint="an ONNX file must give the logits of these classes as its first output"
+                if is_file
+                else "let its builder take `num_classes`",
+            )
+        sums = logits.sum(1)
+        if logits.min() >= 0 and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
+            raise RecipeError(
+                f"stages.{stage}: '{name}' returns probabilities (each row sums to 1), expected "
+                "logits",
+                hint="leave out the Softmax at its end",
             )
 
 

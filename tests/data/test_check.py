@@ -48,6 +48,12 @@ def test_a_sound_set_is_ok_and_counted() -> None:
     assert json.loads(json.dumps(report.as_json()))["verdict"] == "ok"
 
 
+def test_data_without_groups_is_noted() -> None:
+    report = run(lesions())
+    assert report.verdict == "ok"
+    assert report.notes == ["no groups: images of one patient may be in two parts"]
+
+
 def test_drawn_lesions_are_not_taken_for_copies() -> None:
     source = Synthetic(images=300, size=32)
     report = check(source, make_split(source, "official", seed=0))
@@ -68,7 +74,7 @@ def test_equal_images_across_parts_are_a_problem() -> None:
 def test_equal_images_inside_a_part_are_noted_and_other_labels_are_a_problem() -> None:
     images = lesions()
     images[1] = images[0]
-    report = run(images)
+    report = run(images, groups=["p1", "p1", "p2", "p3", "p4", "p5"])
     assert report.notes == ["1 sets of equal images inside one part"]
     assert report.problems == [
         "1 sets of equal images have different labels; the first: i0 (train), i1 (train)"

@@ -154,3 +154,34 @@ def test_a_bad_table_is_named(tmp_path: Path) -> None:
         Folder(root=root, csv=write(root, "path,label,part\n1.png,0,dev\n"))
     with pytest.raises(DataError, match="groups are its column"):
         Folder(root=root, csv=write(root, "path,label\n1.png,0\n"), group="image")
+
+
+@pytest.mark.parametrize(
+    ("header", "message", "hint"),
+    [
+        ("path,label,gruop", "unknown column 'gruop'", "did you mean 'group'?"),
+        ("path,label,Group", "unknown column 'Group'", "did you mean 'group'?"),
+        ("path,label,parts", "unknown column 'parts'", "did you mean 'part'?"),
+        ("Path,label,group", "no column path; found Path, label, group", "path, label, group"),
+        ("path;label;group", "no column path, label", "separate columns by commas"),
+    ],
+)
+def test_a_misspelt_column_is_not_overlooked(
+    tmp_path: Path, header: str, message: str, hint: str
+) -> None:
+    root = draw(tmp_path, "1.png", "2.png")
+    with pytest.raises(DataError, match=message) as caught:
+        Folder(root=root, csv=write(root, f"{header}\n1.png,a,p\n2.png,b,q\n"))
+    assert hint in (caught.value.hint or "")
+
+
+def test_other_columns_are_left_alone(tmp_path: Path) -> None:
+    root = draw(tmp_path, "1.png", "2.png")
+    table = write(root, "path,label,patient,age,labels\n1.png,a,p,60,x\n2.png,b,q,70,y\n")
+    assert len(Folder(root=root, csv=table)) == 2
+
+
+def test_classes_that_differ_only_in_case_are_a_mistake(tmp_path: Path) -> None:
+    root = draw(tmp_path, "1.png", "2.png")
+    with pytest.raises(DataError, match="'Mole' and 'mole' differ only in case"):
+        Folder(root=root, csv=write(root, "path,label\n1.png,mole\n2.png,Mole\n"))

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from collections import namedtuple
@@ -218,7 +219,6 @@ def test_images_that_are_decoded_otherwise_make_the_copy_old(
         (PIXELS, None, "pixels.bin is missing"),
         (INDEX, b"something else", "index.npy is not what was written"),
         (INDEX, None, "index.npy is missing"),
-        (RECORD, None, "not a prepared copy: no prepared.json"),
         (RECORD, b"{", "prepared.json is damaged"),
         (RECORD, b'{"format": 1}', "prepared.json is damaged"),
         (RECORD, b"[]", "prepared.json is damaged"),
@@ -321,6 +321,13 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"it holds 'notes\.txt'"):
         prepare_images(copy.path, source, np.arange(16), spec)
     (copy.path / "notes.txt").unlink()
+    chance = tmp_path / "chance"
+    chance.mkdir()
+    (chance / PIXELS).write_text("mine")
+    with pytest.raises(DataError, match=r"it holds 'pixels\.bin'"):
+        prepare_images(chance, source, np.arange(16), spec)
+    with pytest.raises(DataError, match=r"not a prepared copy: no prepared\.json"):
+        open_prepared(chance, source, spec)
     moved = spec.model_copy(update={"root": str(shutil.copytree(tmp_path / "images",
                                                                 tmp_path / "others"))})  # fmt: skip
     with pytest.raises(DataError, match=r"the copy of other data: 'folder' in .*/images"):
@@ -412,7 +419,7 @@ def test_the_command_says_where_and_how(
         (["data.rot=x"], 2, "unknown key"),
         (["--ou", "x"], 2, "No such option"),
         (["--variant", "none"], 2, "there is no variant 'none'"),
-        (["data.name=folder", "data.params={}", "data.root=nowhere"], 2, "no such folder"),
+        (["data.name=folder", "data.params={}", "data.root=nowhere"], 2, "no such file or folder"),
         (["--out", "tiny.yaml"], 2, "is a file"),
         (["--out", "."], 2, "not a prepared copy"),
     ],
@@ -442,6 +449,22 @@ def test_ctrl_c_says_that_nothing_was_written(
     assert main(["data", "prepare", str(recipe_of(tmp_path)), "--out", str(out)]) == 130
     assert "nothing was written" in capsys.readouterr().err
     assert listing(tmp_path) == ["nets.py", "tiny.yaml"]
+
+
+def test_sigterm_leaves_nothing_either(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(folder: Path, *_: object) -> None:
+        (folder / PIXELS).write_bytes(b"pixels")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("edgekd.data.prepare._write", end)
+    out = tmp_path / "copy"
+    assert main(["data", "prepare", str(recipe_of(tmp_path)), "--out", str(out)]) == 130
+    assert "nothing was written" in capsys.readouterr().err
+    assert listing(tmp_path) == ["nets.py", "tiny.yaml"]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_training_is_the_same_with_a_copy_and_without(

@@ -35,6 +35,14 @@ def unaccept(bundle):
     close_bundle(bundle, manifest.model_copy(update={"artifacts": artifacts}))
 
 
+def unscore(bundle):
+    """Forget the fp32 model's scores: those of `trained` are on labels that the data has not."""
+    manifest = read_manifest(bundle)
+    exact = manifest.artifacts["onnx-fp32"].model_copy(update={"scores": None})
+    artifacts = {**manifest.artifacts, "onnx-fp32": exact}
+    close_bundle(bundle, manifest.model_copy(update={"artifacts": artifacts}))
+
+
 def rewrite_recipe(bundle, **changes):
     """Change keys of the recipe inside a bundle (`data` is merged), as a stranger could."""
     manifest = read_manifest(bundle)

@@ -73,6 +73,13 @@ class TestAdapt:
         ]  # fmt: skip
         assert [node.op_type for node in graph.node][:4] == ["Mul", "Sub", "Div", "Transpose"]
 
+    def test_what_edgekd_once_made_can_be_taken_again(self, path):
+        first, _ = adapted(foreign.write(path, batch=1, is_nhwc=True), pixels=PIXELS)
+        again = first.rename(path.with_name("again.onnx"))
+        expected = foreign.run(again, PIXELS.apply(images()))
+        target, _ = adapted(again, pixels=PIXELS)
+        assert np.allclose(foreign.run(target, images()), expected, atol=1e-4)
+
     @pytest.mark.parametrize("batch", [1, 4])
     def test_a_fixed_batch_becomes_free(self, path, batch):
         target, changes = adapted(foreign.write(path, batch=batch))
@@ -275,3 +282,12 @@ class TestRead:
     def test_another_number_of_classes_is_named(self, path):
         with pytest.raises(BundleError, match=r"'values' \(N, 3\); expected \(N, 2\).* a, b"):
             adapted(foreign.write(path), names=["a", "b"])
+
+
+def test_names_in_a_strangers_file_do_not_steer_the_terminal(path):
+    def edit(model):
+        model.graph.node[0].op_type, model.graph.node[0].domain = "Evil\x1b[31m\nhint: x", "own"
+
+    with pytest.raises(BundleError) as caught:
+        read_foreign(foreign.change(foreign.write(path), edit))
+    assert caught.value.message.endswith(r"own:Evil\x1b[31m\nhint: x")

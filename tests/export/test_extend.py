@@ -14,7 +14,7 @@ from edgekd.errors import BundleError, GateFailed
 from edgekd.recipe_load import load, to_yaml
 from edgekd.results import Predictions
 from edgekd.rundir import write_text
-from tests.export.runs import ALL, REASON, drop, quiet_export, rewrite_recipe
+from tests.export.runs import ALL, REASON, drop, quiet_export, rewrite_recipe, unscore
 
 
 class TestBundle:
@@ -35,11 +35,19 @@ class TestBundle:
 
     def test_copied_away_it_is_judged_against_its_fp32_model(self, run, tmp_path):
         drop(run.bundle, "openvino-int8")
+        unscore(run.bundle)
         away = Path(shutil.copytree(run.bundle, tmp_path / "away"))
         manifest, _ = quiet_export(away, make=["openvino-int8"], accept_inconclusive=REASON)
         gate = manifest.artifacts["openvino-int8"].gate
         assert gate.images == manifest.artifacts["onnx-int8"].gate.images > 0
         assert sorted(path.name for path in tmp_path.iterdir()) == ["away", "run"]
+
+    def test_on_images_that_score_otherwise_int8_is_inconclusive(self, run, tmp_path):
+        drop(run.bundle, "openvino-int8")  # the labels of this run are not those of its data
+        away = Path(shutil.copytree(run.bundle, tmp_path / "away"))
+        with pytest.raises(GateFailed, match="not those that the fp32 model was scored on"):
+            quiet_export(away, make=["openvino-int8"])
+        assert open_bundle(away).artifacts["openvino-int8"].scores is None
 
     def test_without_its_data_int8_is_inconclusive_and_fp32_passes_by_parity(self, run):
         drop(run.bundle, "openvino-fp32", "openvino-int8", test_ids_sha256="other")
@@ -65,6 +73,7 @@ class TestInTheFolderOfAnotherRun:
     def other(self, run):
         """The run around the bundle was trained again: other weights and predictions."""
         drop(run.bundle, "openvino-fp32", "openvino-int8")
+        unscore(run.bundle)
         run.weights("student").write_bytes(b"other weights")
         said = Predictions.load(run.predictions("student", "test"))
         other = Predictions(said.ids, said.groups, said.targets, np.roll(said.logits, 1, axis=1))

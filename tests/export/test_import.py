@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,11 @@ from PIL import Image
 
 from edgekd.bundle import open_bundle, read_manifest
 from edgekd.cli import main
+from edgekd.export.assumed import DREW
 from edgekd.export.original import Pixels
 from edgekd.image import to_input
 from edgekd.results import dump_json
+from edgekd.rundir import only_one_on
 from tests import foreign_onnx as foreign
 from tests.foreign_onnx import SIZE
 
@@ -84,6 +87,21 @@ def fails(capsys, *arguments):
     assert "Traceback" not in text
     assert sorted(Path().rglob("*")) == before
     return text
+
+
+@pytest.fixture
+def copied(monkeypatch):
+    """In place of a quantizer: the int8 file is the fp32 one."""
+
+    def convert(source, target, _):
+        shutil.copy(source, target)
+        return []
+
+    monkeypatch.setattr("edgekd.export.onnx_int8.convert", convert)
+
+
+def notes_of(name):
+    return read_manifest(Path(f"runs/{name}/bundle")).artifacts["onnx-fp32"].notes
 
 
 class TestBundle:
@@ -175,6 +193,73 @@ class TestBundle:
         foreign.change(student, confuse)
         assert edgekd("import", student, *PIXELS, *data) == 0
         assert "right no more often than chance" in capsys.readouterr().err
+        assert any("no more often than chance" in note for note in notes_of("student"))
+
+    def test_what_is_assumed_is_said_and_kept(self, student, capsys):
+        edgekd("import", student, *CLASSES)
+        given = "outputs in this order (as given): 0 benign, 1 malignant, 2 other"
+        raw = "pixels: RGB in [0, 1] as they are (no --mean, --std, --scale)"
+        said = capsys.readouterr().err
+        assert given in said
+        assert raw in said
+        assert {given, raw} <= set(notes_of("student"))
+        data = pictures(Path("images"))
+        assert edgekd("import", student, *PIXELS, *data, "--name", "mine") == 0
+        assert f"warning: {DREW}" in capsys.readouterr().err
+        notes = notes_of("mine")
+        assert given.replace("as given", "the data's") in notes
+        assert DREW in notes
+        assert raw not in notes
+
+    @pytest.mark.parametrize("has_recipe", [False, True])
+    def test_the_datas_own_split_is_used(self, student, capsys, has_recipe):
+        parts = Path("parts")
+        for number, part in enumerate(("train", "val", "test")):
+            pictures(parts / part, 2 + number)
+        arguments = [*PIXELS, "data.name=folder", "data.root=parts"]
+        if has_recipe:
+            tree = {"edgekd": 1, "name": "student",
+                    "models": {"student": {"arch": "onnx:student.onnx"}},
+                    "data": {"name": "folder", "root": "parts",
+                             "input": {"size": SIZE}}}  # fmt: skip
+            text = yaml.safe_dump(tree)
+            Path("mine.yaml").write_text(text, encoding="utf-8")
+            arguments = [*PIXELS, "--recipe", "mine.yaml"]
+        assert edgekd("import", student, *arguments) == 0
+        assert "the data's official split is used" in capsys.readouterr().err
+        manifest = read_manifest(Path("runs/student/bundle"))
+        assert manifest.recipe["data"]["split"] == "official"
+        assert manifest.artifacts["onnx-fp32"].gate.images == 12
+        assert DREW not in notes_of("student")
+        assert edgekd("import", student, *arguments, "data.split=4-2-2") == 0
+        assert DREW in notes_of("student")
+
+    def test_touched_data_costs_no_artifact_and_no_acceptance(self, student, capsys, copied):
+        data = pictures(Path("images"))
+        command = ["import", student, *PIXELS, *data]
+        made = ["--make", "onnx-int8,openvino-fp32", "--accept-inconclusive", "a test"]
+        assert edgekd(*command, *made) in (0, 3)
+        bundle = Path("runs/student/bundle")
+        before = read_manifest(bundle)
+        assert before.artifacts["onnx-int8"].gate.accepted_because == "a test"
+        os.utime(next(Path("images").rglob("*.png")), (1, 1))
+        capsys.readouterr()
+        assert edgekd(*command) in (0, 3)
+        assert "made anew" in capsys.readouterr().err
+        after = read_manifest(bundle)
+        assert sorted(after.artifacts) == sorted(before.artifacts)
+        assert after.artifacts["onnx-int8"].gate.accepted_because == "a test"
+
+    def test_changed_pixels_do_not_judge(self, student, capsys, copied):
+        data = pictures(Path("images"))
+        assert edgekd("import", student, *PIXELS, *data) == 0
+        for path in Path("images").rglob("*.png"):
+            Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+        assert edgekd("export", "runs/student", "--make", "onnx-int8") == 3
+        artifact = read_manifest(Path("runs/student/bundle")).artifacts["onnx-int8"]
+        assert artifact.gate.verdict == "inconclusive"
+        assert artifact.scores is None
+        assert "not those that the fp32 model was scored on" in capsys.readouterr().err
 
 
 class TestRecipe:
@@ -196,6 +281,12 @@ class TestRecipe:
         assert (manifest.task, manifest.model.name) == ("grading", "pupil")
         assert manifest.recipe["models"]["pupil"]["mean"] == [0.5] * 3
         assert manifest.artifacts["onnx-fp32"].gate.images == 6
+
+    def test_it_must_be_of_this_file(self, student, capsys):
+        recipe = self.recipe(pictures(Path("images")))
+        other = student.rename("other.onnx")
+        text = fails(capsys, "import", other, "--recipe", recipe)
+        assert "it is the recipe of student.onnx, not of other.onnx" in text
 
     def test_of_one_that_trains_the_data_is_taken(self, student):
         stages = {"only": {"train": "pupil", "losses": {"ce": {"to": "pupil"}}}}
@@ -231,13 +322,21 @@ class TestMistakes:
             (["student.onnx", *CLASSES, "--task", "klassification"], "'classification'?"),
             (["student.onnx", *CLASSES, "--mean", "120"], "--scale 255"),
             (["student.onnx", *CLASSES, "--std", "1,2"], "expected three numbers"),
+            (["student.onnx", *CLASSES, "--mean", "nan"], "expected three numbers"),
+            (["student.onnx", *CLASSES, "--std", "nan,1,1"], "expected three numbers"),
+            (["student.onnx", *CLASSES, "--scale", "inf"], "expected a number above 0"),
+            (["student.onnx", *CLASSES, "models.student.mean=0"], "--mean, --std, --scale say"),
+            (["student.onnx", "--recipe", "x.yaml", "stages={}"], "an import has no stages"),
             (["student.onnx", *CLASSES, "--name", "../x"], "name"),
             (["student.onnx", *CLASSES, "--out", "notes.txt"], "notes.txt is a file"),
             (["student.onnx", *CLASSES, "--out", "."], "is not a bundle"),
             (["student.onnx", *CLASSES, "--make", "onnx-int8"], "data.name=folder data.root="),
             (["student.onnx", *CLASSES, "--make", "onnx-int4"], "no artifact 'onnx-int4'"),
             (["student.onnx", *CLASSES, "data.root=images"], "data.name: this key is missing"),
-            (["student.onnx", "data.name=folder", "data.root=nowhere"], "no such folder: nowhere"),
+            (
+                ["student.onnx", "data.name=folder", "data.root=nowhere"],
+                "no such file or folder: no",
+            ),
             (["student.onnx", *CLASSES, "data.title=folder"], "data.name: this key is missing"),
             (["student.onnx", *CLASSES, "dat.name=folder"], "dat: unknown key"),
             (["student.onnx", *CLASSES, "nonsense"], "is not KEY=VALUE"),
@@ -266,9 +365,56 @@ class TestMistakes:
         hint = "--out FOLDER or --name NAME"
         there = ["--out", "runs/student/bundle", "--name", "other"]
         assert hint in fails(capsys, "import", student, *CLASSES, *there)
+        others = ["--classes", "x,y,z"]
+        assert "--replace" in fails(capsys, "import", student, *others)
+        (kept,) = Path("runs/student/bundle").glob("*.onnx")
+        before = kept.read_bytes()
+        foreign.write(student, extra=["feature"])
+        text = fails(capsys, "import", student, *CLASSES)
+        assert "is the bundle of another student.onnx" in text
+        assert "--name NAME for a second bundle, or --replace" in text
+        assert kept.read_bytes() == before
+        assert edgekd("import", student, *others, "--replace") == 0
+        assert read_manifest(Path("runs/student/bundle")).classes == ["x", "y", "z"]
+
+    def test_nor_is_the_run_of_a_recipe(self, student, capsys):
+        edgekd("import", student, *CLASSES)
         Path("runs/student/recipe.yaml").write_text("edgekd: 1\n", encoding="utf-8")
         text = fails(capsys, "import", student, *CLASSES)
         assert "runs/student is the run of a recipe" in text
+
+    def test_two_at_once_are_told_apart(self, student, capsys):
+        bundle = Path("runs/student/bundle")
+        for arguments in (["import", student, *CLASSES], ["export", bundle]):
+            with only_one_on(bundle):
+                assert edgekd(*arguments) == 2
+            assert "another edgekd is working on" in capsys.readouterr().err
+            assert edgekd(*arguments) == 0
+        assert sorted(path.name for path in bundle.parent.iterdir()) == ["bundle"]
+
+    def test_a_place_that_cannot_be_written_to_is_no_bug(self, student, capsys):
+        Path("file").write_text("")
+        text = fails(capsys, "import", student, *CLASSES, "--out", "file/bundle")
+        assert "nothing can be written there" in text
+
+    def test_a_link_stays_a_link(self, student, tmp_path):
+        Path("disk").mkdir()
+        Path("link").symlink_to("disk/bundle")
+        for arguments in (["import", student, *CLASSES, "--out", "link"],
+                          ["export", "link", "--make", "openvino-fp32"]):  # fmt: skip
+            assert edgekd(*arguments) == 0
+            assert Path("link").is_symlink()
+        assert sorted(open_bundle(Path("disk/bundle")).artifacts) == ["onnx-fp32", "openvino-fp32"]
+        assert [path.name for path in Path("disk").iterdir()] == ["bundle"]
+
+    def test_ctrl_c_says_that_nothing_was_written(self, student, capsys, monkeypatch):
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("edgekd.export.adopt.prove_same", interrupt)
+        assert edgekd("import", student, *CLASSES) == 130
+        assert "hint: nothing was written" in capsys.readouterr().err
+        assert not Path("runs").exists()
 
     def test_a_failure_at_the_end_leaves_nothing(self, student, capsys, monkeypatch):
         monkeypatch.setattr("edgekd.export.same.TOLERANCE", -1.0)

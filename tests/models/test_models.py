@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edgekd.errors import CheckpointError, MissingOnHost, RecipeError
-from edgekd.models.build import build_network, load_weights, model_seed
+from edgekd.models.build import build_network, model_seed
 from edgekd.models.complexity import count
 from edgekd.models.network import Network
 from edgekd.models.taps import Recorder, head_of, locate
+from edgekd.models.weights import load_weights
 from edgekd.recipe import ModelSpec
 
 OWN = """
@@ -61,6 +62,7 @@ TAPS = {
 def test_taps_have_the_specified_channels_and_sizes(arch: str) -> None:
     model = network(arch).eval()
     recorder = Recorder(model, set(TAPS[arch]) | {"pooled"}, "m")
+    recorder.start()
     with torch.no_grad():
         logits = model(torch.rand(2, 3, 64, 64))
     maps = recorder.take()
@@ -75,6 +77,9 @@ def test_the_recipe_can_name_a_tap(tmp_path: Path) -> None:
     file.write_text(OWN, encoding="utf-8")
     model = network(f"file:{file}:build", taps={"s1": "1", "last": "2:input"})
     recorder = Recorder(model, {"s1", "pooled"}, "own")
+    model(torch.rand(3, 3, 16, 16))
+    assert not recorder.maps  # nobody asked
+    recorder.start()
     model(torch.rand(2, 3, 16, 16))
     assert {name: tuple(value.shape) for name, value in recorder.take().items()} == {
         "s1": (2, 8, 4, 4), "last": (2, 8, 4, 4), "pooled": (2, 8)}  # fmt: skip
