@@ -73,7 +73,7 @@ def _quantize(model: Any, squares: UInt8) -> Any:
             raise missing from None
         for handler in nncf.common.logging.logger.nncf_logger.handlers:
             if type(handler) is logging.StreamHandler:
-                handler.setStream(sys.stderr)  # bound to stdout when NNCF was imported
+                handler.stream = sys.stderr  # not the stdout of when NNCF was imported
         return nncf.quantize(
             model,
             nncf.Dataset(range(len(squares)), lambda i: {name: to_input(squares[i][None])}),
