@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgekd.errors import EdgekdError
+from edgekd.locks import held, try_lock
 
 
 @dataclass(frozen=True)
@@ -147,17 +148,7 @@ def sha256(path: Path) -> str:
 @contextlib.contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Hold the run folder, so that two commands cannot write into it at once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # no such lock on this system
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EdgekdError(f"another edgekd is working in {folder}") from None
+    with held(folder / ".lock", refusal=f"another edgekd is working in {folder}"):
         yield
 
 
@@ -168,44 +159,36 @@ def only_one_on(path: Path) -> Iterator[None]:
     A lock inside would be swapped too. Raises EdgekdError if another edgekd holds the folder, and
     where nothing can be written beside it.
     """
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # no such lock on this system
-        yield
-        return
     path = path.resolve()
-    lock = path.with_name(f".{path.name}.lock")
+    beside = path.with_name(f".{path.name}.lock")
     while True:
-        file = _open_lock(lock)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise EdgekdError(f"another edgekd is working on {path}") from None
-        if _is_still(lock, file):  # else the one before has taken its lock away since
+        descriptor = _open_lock(beside)
+        if descriptor is None:
+            raise EdgekdError(f"another edgekd is working on {path}")
+        if _is_still(beside, descriptor):  # else the one before has taken its lock away since
             break
-        file.close()
-    with file:
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-def _open_lock(lock: Path) -> IO[Any]:
+        os.close(descriptor)
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        return lock.open("w")
+        yield
+    finally:
+        beside.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _open_lock(path: Path) -> int | None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return try_lock(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise EdgekdError(f"{lock.parent}: nothing can be written there: {error.strerror}",
+        raise EdgekdError(f"{path.parent}: nothing can be written there: {error.strerror}",
                           hint="a bundle is made in its parent folder; choose another place"
                           ) from None  # fmt: skip
 
 
-def _is_still(lock: Path, file: IO[Any]) -> bool:
+def _is_still(path: Path, descriptor: int) -> bool:
     try:
-        return os.path.samestat(lock.stat(), os.fstat(file.fileno()))
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False

@@ -33,6 +33,7 @@ from edgekd.data.prepared import (
     stale,
 )
 from edgekd.errors import DataError, MissingOnHost
+from edgekd.locks import has_locks, held, try_lock
 from edgekd.log import progress, say
 from edgekd.recipe import DataSpec
 from edgekd.recipe_load import digest
@@ -177,27 +178,20 @@ def _check_space(path: Path, needed: int) -> None:
 @contextlib.contextmanager
 def _owned(folder: Path) -> Iterator[None]:
     """Mark a folder as being written, for as long as this process lives."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # no such lock on this system
-        yield
-        return
-    with (folder / OWNED).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with held(folder / OWNED):
         yield
         (folder / OWNED).unlink()
 
 
 def _remove_leftovers(path: Path) -> None:
     """Remove what a process that was killed had written, which may be as large as the copy."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:
+    if not has_locks():  # then who still writes cannot be told
         return
     for mark in path.parent.glob(f".{glob.escape(path.name)}.*.tmp/{OWNED}"):
-        with mark.open("w") as file, contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = try_lock(mark)
+        if descriptor is not None:
             shutil.rmtree(mark.parent, ignore_errors=True)
+            os.close(descriptor)
 
 
 def _root(spec: DataSpec) -> str | None:

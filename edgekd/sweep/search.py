@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgekd import recipe_load
 from edgekd.errors import RecipeError, did_you_mean
+from edgekd.locks import held
 from edgekd.plugins import load, missing_package
 from edgekd.recipe import Recipe
 from edgekd.recipe_search import Range, SearchSpec
@@ -239,18 +239,9 @@ class Search:
                 study.set_user_attr("key", key)
         return study
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> contextlib.AbstractContextManager[object]:
         """One process at a time decides what is tried next."""
-        descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            with contextlib.suppress(ModuleNotFoundError):  # no such lock on this system
-                import fcntl
-
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+        return held(self.root / ".lock")
 
 
 def is_begun(folder: SweepDir, variant: str) -> bool:

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from edgekd import recipe_load
 from edgekd.errors import EdgekdError, RecipeError
+from edgekd.locks import try_lock
 from edgekd.recipe import Recipe
 from edgekd.rundir import RunDir, write_text
 from edgekd.sweep.plan import Trial
@@ -183,32 +184,18 @@ def claim(path: Path) -> int | None:
     The descriptor is handed to the trial's process: the claim lives as long as either of the two.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    return _lock(path, "LOCK_EX")
+    return try_lock(path)
 
 
 def is_claimed(path: Path) -> bool:
     """Does a living process hold this claim?"""
     if not path.is_file():
         return False
-    descriptor = _lock(path, "LOCK_SH")  # looking must not look like holding
+    descriptor = try_lock(path, shared=True)  # looking must not look like holding
     if descriptor is None:
         return True
     os.close(descriptor)
     return False
-
-
-def _lock(path: Path, kind: str) -> int | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, getattr(fcntl, kind) | fcntl.LOCK_NB)
-    except ModuleNotFoundError:  # no such lock on this system
-        return descriptor
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def holder(path: Path) -> str:

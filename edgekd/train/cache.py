@@ -8,9 +8,8 @@ view without it is not there. How the files come to be, and what their key cover
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edgekd.log import say, warn
+from edgekd.log import warn
 from edgekd.rundir import replace_file, sha256, write_text
 
 Floats = npt.NDArray[np.float32]
@@ -116,24 +115,3 @@ def write_view(folder: Path, view: int, rows: int, pieces: Iterable[View]) -> No
 
 def _file(view: int, name: str) -> str:
     return f"view-{view}.{name}.npy"
-
-
-@contextlib.contextmanager
-def alone(path: Path, waiting: str) -> Iterator[None]:
-    """Be the only process inside; say `waiting` and wait while another one is.
-
-    The lock dies with its process.
-    """
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # no such lock on this system
-        yield
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(waiting)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -23,6 +23,7 @@ from edgekd import image
 from edgekd.data import read
 from edgekd.errors import EdgekdError
 from edgekd.host import version
+from edgekd.locks import held
 from edgekd.log import progress, say, warn
 from edgekd.models import network as networks
 from edgekd.models import taps
@@ -32,7 +33,7 @@ from edgekd.recipe_load import digest
 from edgekd.rundir import RunDir, sha256
 from edgekd.stage_keys import file_keys, model_key
 from edgekd.train import augment, loader, seeding
-from edgekd.train.cache import TeacherCache, View, alone, open_view, rows_of, write_view
+from edgekd.train.cache import TeacherCache, View, open_view, rows_of, write_view
 from edgekd.train.checkpoint import plain_state
 from edgekd.train.distiller import Distiller
 from edgekd.train.interrupt import Interrupt
@@ -133,7 +134,7 @@ def with_cache(
         is_exact = recipe.hardware.precision == "32-true"
         tolerance = TOLERANCE if is_exact else MIXED_TOLERANCE
         waiting = f"{name}: waiting for another run that caches '{teacher}'"
-        with alone(run.teacher_cache / f".{key}.lock", waiting):
+        with held(run.teacher_cache / f".{key}.lock", waiting=waiting):
             if fresh:
                 shutil.rmtree(run.teacher_cache / key, ignore_errors=True)
             teachers[teacher] = _views(builder, run.teacher_cache / key, views, tolerance, name)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgekd.errors import RecipeError
-from edgekd.log import say
+from edgekd.locks import held
 from edgekd.recipe import Recipe
 from edgekd.rundir import RunDir, replace_folder
 
@@ -37,20 +37,9 @@ def hold(run: RunDir, name: str, key: str) -> Iterator[None]:
     The lock dies with its process. What a killed run had trained is taken over: its folder stands
     in the lock file, and a stage goes on from `last/` wherever it was begun.
     """
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # no such lock on this system
-        yield
-        return
     folder = run.stage(name)
-    run.shelf.mkdir(parents=True, exist_ok=True)
-    with (run.shelf / f".{key}.lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"{name}: waiting for another run that trains this very stage")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
+    waiting = f"{name}: waiting for another run that trains this very stage"
+    with held(run.shelf / f".{key}.lock", waiting=waiting) as file:
         _adopt(Path(file.read().strip() or folder), folder, key)
         file.seek(0)
         file.truncate()

@@ -1,4 +1,4 @@
-"""A run with untrained weights, and its export: made once for all tests of this folder."""
+"""A run with untrained weights and its export, made once for all tests; a foreign student."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from edgekd.data.read import open_source, read_squares
 from edgekd.data.splits import make_split, write_split
@@ -15,7 +16,9 @@ from edgekd.image import to_input
 from edgekd.recipe_load import load, to_yaml
 from edgekd.results import Predictions
 from edgekd.rundir import RunDir, write_text
+from tests import foreign_onnx as foreign
 from tests import tiny
+from tests.export.imports import NORMAL, squares_forever
 from tests.export.runs import REASON, quiet_export
 
 
@@ -57,3 +60,31 @@ def exported(trained, tmp_path_factory):
 def run(exported, tmp_path):
     """A copy of the exported run to change."""
     return RunDir(Path(shutil.copytree(exported[0], tmp_path / "run")))
+
+
+@pytest.fixture
+def student(tmp_path, monkeypatch):
+    """`student.onnx` in the current directory, which is empty otherwise; no class is rare."""
+    monkeypatch.chdir(tmp_path)
+    squares = np.stack([square for square, _ in zip(squares_forever(), range(200), strict=False)])
+    plain = foreign.write(Path("plain.onnx"))
+    values = foreign.run(plain, NORMAL.apply(to_input(squares)))
+    plain.unlink()
+
+    def centre(model):
+        tensor = next(t for t in model.graph.initializer if t.name == "bias")
+        bias = numpy_helper.to_array(tensor) - values.mean(axis=0)
+        tensor.CopyFrom(numpy_helper.from_array(bias.astype(np.float32), "bias"))
+
+    return foreign.change(foreign.write(Path("student.onnx"), batch=1, ending=["Softmax"]), centre)
+
+
+@pytest.fixture
+def copied(monkeypatch):
+    """In place of a quantizer: the int8 file is the fp32 one."""
+
+    def convert(source, target, _):
+        shutil.copy(source, target)
+        return []
+
+    monkeypatch.setattr("edgekd.export.onnx_int8.convert", convert)

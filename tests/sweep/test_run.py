@@ -12,7 +12,8 @@ import pytest
 
 from edgekd.cli import main
 from edgekd.errors import EdgekdError
-from edgekd.sweep import state, workers
+from edgekd.locks import try_lock
+from edgekd.sweep import workers
 from edgekd.sweep.run import parse_budget
 from edgekd.sweep.state import claim, is_claimed
 from tests.sweep import fake
@@ -194,7 +195,7 @@ def test_a_look_at_a_claim_is_not_a_claim(tmp_path: Path) -> None:
     assert is_claimed(path)
     os.close(held)
     assert not is_claimed(path)
-    first, second = state._lock(path, "LOCK_SH"), state._lock(path, "LOCK_SH")
+    first, second = try_lock(path, shared=True), try_lock(path, shared=True)
     assert first is not None  # two may look at once
     assert second is not None
     os.close(first), os.close(second)

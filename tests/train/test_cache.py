@@ -31,19 +31,6 @@ def no_trial_export(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgekd.doctor._try_export", lambda *_: None)
 
 
-@pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Opened]:
-    """A cache of two views, and the folder of its recipe."""
-    folder = tmp_path_factory.mktemp("first")
-    return folder, Opened(recipe_of(folder, views=2), folder / "runs")
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    """What was said since the last call."""
-    return lambda: capsys.readouterr().err
-
-
 # The same numbers
 
 
