@@ -84,8 +84,9 @@ def epochs(notes: Path) -> list[str]:
 
 def sweep_process(*arguments: str) -> subprocess.Popen[bytes]:
     """`edgekd sweep` with the fake worker in a process of its own, so that it can be killed."""
-    code = (
-        "import sys; from tests.sweep import fake; from edgekd.sweep import workers; "
+    code = (  # a shell that runs the tests in the background has switched SIGINT off
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from tests.sweep import fake; from edgekd.sweep import workers; "
         "workers.command = fake.command; from edgekd.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     return subprocess.Popen(
