@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from edgekd import __version__
 from edgekd.errors import BundleError
-from edgekd.recipe import InputSpec
+from edgekd.recipe_data import InputSpec
 from edgekd.results import Record, Scores, dump_json
 from edgekd.rundir import sha256, write_text
 

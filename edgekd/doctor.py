@@ -156,6 +156,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     from edgekd.models.complexity import count
     from edgekd.models.network import OnnxTeacher
     from edgekd.train.hardware import check_compile, check_hardware, scoring_device
+    from edgekd.train.optim import build_optimizer
     from edgekd.train.setup import class_counts, make_distiller, stage_feed
     from edgekd.train.stages import check_teachers, learns_first
 
@@ -184,6 +185,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
         counts = class_counts(feed, outputs)
         try:
             distiller = make_distiller(recipe, name, networks, data.task, counts)
+            build_optimizer(stage.optimizer, distiller)  # its names fit
             distiller.train()
             values = distiller(batch, Clock(1, stage.epochs, 0, 1))
             for key, value in values.items():

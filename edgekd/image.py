@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from edgekd.errors import DataError
-from edgekd.recipe import InputSpec
+from edgekd.recipe_data import InputSpec
 
 MAX_PIXELS = 178_000_000  # a whole-slide thumbnail fits; a decompression bomb does not
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})

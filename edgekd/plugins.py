@@ -26,7 +26,7 @@ NOT_PLUGINS = {
     "tasks": {"base", "scores"},
     "losses": {"base"},
     "runtimes": {"base", "session"},
-    "data": {"base", "check", "origin", "prepare", "prepared", "read", "splits"},
+    "data": {"base", "check", "origin", "prepare", "prepared", "protocol", "read", "splits"},
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -133,6 +133,7 @@ def missing_package(package: str, needed_by: str) -> EdgekdError:
         "safetensors": "train",
         "lightning_fabric": "train",
         "fvcore": "train",
+        "openpyxl": "train",
         "onnx": "export",
         "nncf": "export",
         "onnxscript": "export",

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from edgekd.recipe_base import Fraction, Key, Name, Names, PerChannel, Positive, Section
+from edgekd.recipe_base import Key, Name, Names, PerChannel, Positive, Section
+from edgekd.recipe_data import DataSpec, StageData
 from edgekd.recipe_search import SearchSpec
 
 SCHEMA_VERSION = 1
@@ -21,48 +22,6 @@ class TaskSpec(Section):
 
     name: str = "classification"
     primary: str | None = None  # the score that picks epochs and that the gate guards
-
-
-class InputSpec(Section):
-    """What the network sees. Pixels reach it as float32 in [0, 1]; it normalises them itself."""
-
-    size: Annotated[int, Field(ge=8, le=4096)] = 224
-    resize: Annotated[int, Field(ge=8, le=4096)] | None = None  # resized to this, then cropped to
-    # `size` (centre crop when evaluating); default: `size`, no crop
-    fit: Literal["stretch", "shorter"] = "stretch"  # to a square, or the shorter side
-
-    @model_validator(mode="after")
-    def _crop_fits(self) -> InputSpec:
-        if self.resize is not None and self.resize < self.size:
-            raise ValueError("resize must be at least size")
-        return self
-
-
-class DataSpec(Section):
-    """The data set, its split and how it is fed."""
-
-    name: str
-    root: str | None = None
-    params: dict[str, Any] = {}  # the data source's own parameters
-    split: str = "8-1-1"  # train-val-test ratio, `official`, or `csv:FILE`
-    split_seed: int = 0
-    limit: Positive | None = None  # use only this many images (whole groups, all classes)
-    input: InputSpec = InputSpec()
-    batch: Positive = 32
-    augment: list[str] = []
-    workers: Annotated[int, Field(ge=0)] = 0
-    prepared: str | None = None  # a folder of `edgekd data prepare`: the same pixels, read faster
-
-
-class StageData(Section):
-    """What one stage feeds differently; unset keys follow `data`."""
-
-    batch: Positive | None = None
-    augment: list[str] | None = None
-    drop_last: bool = False
-    fraction: Fraction | None = None  # only this part of the training images (whole groups)
-    labelled: Fraction | None = None  # the label is hidden on the other training images
-    balance: bool = False  # draw all classes equally often
 
 
 class ModelSpec(Section):
@@ -103,6 +62,7 @@ class Term(Section):
     to: str
     weight: float = 1.0
     params: dict[str, Any] = {}
+    rates: dict[Key, float] = {}  # multiply the learning rate of parts of its adapters
     stop_gradient: bool = True  # the sources' outputs are detached
 
 
@@ -250,6 +210,10 @@ class Recipe(Section):
                 "`edgekd import FILE.onnx` makes a bundle of it"
             )
         for stage_name, stage in self.stages.items():
+            subset = stage.data.subset
+            if subset is not None and subset not in self.data.subsets:
+                place = f"stages.{stage_name}.data.subset"
+                raise ValueError(_unknown(place, "subset", subset, self.data.subsets))
             both = set(stage.train) & set(stage.frozen)
             if both:
                 raise ValueError(f"stages.{stage_name}: {sorted(both)} is both trained and frozen")
@@ -273,6 +237,11 @@ class Recipe(Section):
                         "which can only be a frozen teacher"
                     )
         return self
+
+    def subset_of(self, model: str) -> str | None:
+        """The part of the data that a model is for: that of the last stage that trains it."""
+        stages = [stage for stage in self.stages.values() if model in stage.train]
+        return stages[-1].data.subset if stages else None
 
     def _model_references(self) -> list[tuple[str, str]]:
         found = [("export.model", self.export.model)]

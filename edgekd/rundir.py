@@ -3,7 +3,8 @@
 runs/<name>/
   recipe.yaml            the resolved recipe
   run.json               versions, host, costs of the models, what was scored
-  split.csv              id, target, group, part
+  split.csv              id, target, group, part: of the exported model
+  split.<subset>.csv     of models that are for another part of the data
   stages/<stage>/        metrics.jsonl, last/ (for resuming), done.json, <model>.safetensors
   models/                <model>.safetensors: the weights after the last stage
   predictions/           <model>.test.npz, <artifact>.test.npz
@@ -57,6 +58,10 @@ class RunDir:
     @property
     def split(self) -> Path:
         return self.root / "split.csv"
+
+    def split_of(self, subset: str) -> Path:
+        """The split of another part of the data than the exported model's (`all`: all of it)."""
+        return self.root / f"split.{subset}.csv"
 
     @property
     def scores(self) -> Path:

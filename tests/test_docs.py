@@ -146,7 +146,7 @@ def test_contributing_example_data(examples: dict[str, Path], tmp_path: Path) ->
     from PIL import Image
 
     from edgekd.data.read import open_source
-    from edgekd.recipe import DataSpec
+    from edgekd.recipe_data import DataSpec
 
     for name in ("ann_benign_1", "ann_malignant_2", "bob_benign_3"):
         Image.fromarray(np.zeros((9, 7, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")

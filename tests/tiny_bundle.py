@@ -12,7 +12,7 @@ from edgekd.data.read import open_source
 from edgekd.data.splits import make_split
 from edgekd.export.golden import FOLDER, write_golden
 from edgekd.image import Float32
-from edgekd.recipe import DataSpec, InputSpec
+from edgekd.recipe_data import DataSpec, InputSpec
 from tests.tiny_onnx import write_classifier, write_int8_classifier
 
 CLASSES = ["none", "mild", "moderate", "severe"]  # those of the built-in data set

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from edgekd.bundle import Manifest
 from edgekd.data.base import DataSource
 from edgekd.errors import BundleError, DataError, EdgekdError
-from edgekd.recipe import DataSpec, InputSpec
+from edgekd.recipe_data import DataSpec, InputSpec
 from edgekd.results import Predictions, Scores
 from edgekd.runtimes.session import Session, logits_of
 
@@ -80,9 +80,9 @@ def find_images(data: Path | None, manifest: Manifest) -> TestImages:
         raise DataError(f"the data has the classes {', '.join(source.classes)}, the bundle has "
                         f"{', '.join(manifest.classes)}")  # fmt: skip
     from edgekd.data.origin import check_same_split
-    from edgekd.data.splits import make_split
+    from edgekd.data.protocol import split_of
 
-    split = make_split(source, spec.split, seed=spec.split_seed, limit=spec.limit)
+    split = split_of(source, spec, _own_subset(manifest))
     check_same_split(source, split, manifest.provenance)
     test = np.asarray(split.test, dtype=np.int64)
     return TestImages(source, test, source.targets()[test], manifest.input)
@@ -140,6 +140,17 @@ def _is_own_tree(data: Path, manifest: Manifest) -> bool:
     except EdgekdError:
         return False
     return is_same_data(source, manifest.provenance)
+
+
+def _own_subset(manifest: Manifest) -> str | None:
+    """The part of the data that the bundle's student was trained and tested on."""
+    model = manifest.recipe.get("export", {}).get("model")
+    found = [
+        stage.get("data", {}).get("subset")
+        for stage in manifest.recipe.get("stages", {}).values()
+        if model in stage.get("train", ())
+    ]
+    return found[-1] if found else None
 
 
 def _own_spec(manifest: Manifest, data: Path | None) -> DataSpec:

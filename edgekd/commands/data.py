@@ -24,7 +24,7 @@ from edgekd.errors import DataError, EdgekdError
 if TYPE_CHECKING:
     from edgekd.data.base import DataSource
     from edgekd.data.check import CheckReport
-    from edgekd.recipe import DataSpec
+    from edgekd.recipe_data import DataSpec
 
 INTERRUPTED = 130
 
@@ -34,13 +34,13 @@ def data_check(
 ) -> None:
     """Counts, broken files, duplicates across parts, group leaks (exit code 2 if any)."""
     from edgekd.data.check import check
+    from edgekd.data.protocol import split_of
     from edgekd.data.read import open_source
-    from edgekd.data.splits import make_split
 
     loaded, _ = open_recipe(recipe, overrides, variant, None)
     data = loaded.data
     source = open_source(data, [Path(folder) for folder in loaded.plugins])
-    split = make_split(source, data.split, seed=data.split_seed, limit=data.limit, verify=False)
+    split = split_of(source, data, verify=False)
     found = check(source, split)
     found.problems.extend(_problems_of_copy(source, data))
     print_json(found.as_json()) if json else typer.echo(_check_text(found))
@@ -60,8 +60,8 @@ def data_prepare(
 ) -> None:
     """Write every image once in the size of the recipe: training reads the copy faster."""
     from edgekd.data.prepare import default_folder, prepare_images
+    from edgekd.data.protocol import split_of
     from edgekd.data.read import open_source
-    from edgekd.data.splits import make_split
     from edgekd.log import say
 
     try:
@@ -70,7 +70,7 @@ def data_prepare(
         if out is None:
             out = Path(data.prepared).expanduser() if data.prepared else default_folder(data)
         source = open_source(data, [Path(folder) for folder in loaded.plugins])
-        split = make_split(source, data.split, seed=data.split_seed, limit=data.limit)
+        split = split_of(source, data)
         with _ended_like_ctrl_c():
             copy, written = prepare_images(out, source, split.used(), data)
     except KeyboardInterrupt:

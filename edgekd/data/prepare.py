@@ -35,7 +35,7 @@ from edgekd.data.prepared import (
 from edgekd.errors import DataError, MissingOnHost
 from edgekd.locks import has_locks, held, try_lock
 from edgekd.log import progress, say
-from edgekd.recipe import DataSpec
+from edgekd.recipe_data import DataSpec
 from edgekd.recipe_load import digest
 from edgekd.results import dump_json
 from edgekd.rundir import replace_folder, sha256, write_text

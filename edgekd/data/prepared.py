@@ -24,8 +24,8 @@ from pydantic import ValidationError
 from edgekd.data.base import DataSource, Image
 from edgekd.errors import DataError
 from edgekd.image import resize
-from edgekd.recipe import DataSpec, InputSpec
 from edgekd.recipe_base import Section
+from edgekd.recipe_data import DataSpec, InputSpec
 from edgekd.recipe_load import digest
 from edgekd.rundir import sha256
 

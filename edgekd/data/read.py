@@ -16,7 +16,7 @@ from edgekd.data.prepared import HINT, PreparedImages, open_prepared
 from edgekd.errors import DataError, RecipeError
 from edgekd.image import resize, to_square
 from edgekd.log import warn
-from edgekd.recipe import DataSpec, InputSpec
+from edgekd.recipe_data import DataSpec, InputSpec
 
 MOST_BYTES = 2 << 30
 

@@ -22,6 +22,7 @@ from edgekd.recipe_load import digest
 Indices = npt.NDArray[np.int64]
 
 PARTS = ("train", "val", "test")
+VAL_AND_TEST = "val+test"  # in a run's split.csv, for protocols that choose and report on one part
 CARVED = 0.1  # of an official train part, where the data comes without a val part
 
 
@@ -43,10 +44,17 @@ class Split:
 
 
 def make_split(
-    source: DataSource, split: str, *, seed: int, limit: int | None = None, verify: bool = True
+    source: DataSource,
+    split: str,
+    *,
+    seed: int,
+    limit: int | None = None,
+    verify: bool = True,
+    strata: Indices | None = None,
 ) -> Split:
     """Split a source by a ratio (`8-1-1`), `official`, or `csv:FILE` (columns id, part).
 
+    A ratio gives every part its share of each class, or of each of `strata` (N,).
     `limit` keeps about that many images: whole groups, of every part its share, and in every part
     each of its classes. Raises RecipeError for an unknown kind of split, DataError for one that
     cannot be made or (unless `verify` is off) that `check_split` refuses.
@@ -56,7 +64,7 @@ def make_split(
     elif split.startswith("csv:"):
         parts = _from_csv(source, Path(split[4:]).expanduser())
     else:
-        parts = _by_ratio(source, split, seed)
+        parts = _by_ratio(source, split, seed, source.targets() if strata is None else strata)
     drawn = Split(*(np.flatnonzero(parts == part) for part in PARTS))
     if limit is not None:
         share = limit / max(1, sum(len(indices) for _, indices in drawn.items()))
@@ -68,9 +76,9 @@ def make_split(
     return drawn
 
 
-def data_key(source: DataSource, split: Split) -> str:
-    """A hash of all labels, groups, files and the split."""
-    parts = [part.tobytes() for part in (split.train, split.val, split.test)]
+def data_key(source: DataSource, *splits: Split) -> str:
+    """A hash of all labels, groups, files and the splits."""
+    parts = [part.tobytes() for split in splits for _, part in split.items()]
     return digest([source.fingerprint(), [digest(part.hex()) for part in parts]])
 
 
@@ -129,11 +137,12 @@ def write_split(path: Path, source: DataSource, split: Split) -> None:
     from edgekd.rundir import replace_file
 
     ids, groups, targets = source.ids(), source.groups(), source.targets()
+    held_twice = np.intersect1d(split.val, split.test)
     with replace_file(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("id", "target", "group", "part"))
-        for part, indices in split.items():
-            for index in indices:
+        for part, indices in (*split.items(), (VAL_AND_TEST, held_twice)):
+            for index in indices if part == VAL_AND_TEST else np.setdiff1d(indices, held_twice):
                 writer.writerow((ids[index], targets[index], groups[index], part))
 
 
@@ -148,21 +157,22 @@ def read_split(path: Path, source: DataSource) -> Split:
                 f"it is now {targets[index]}",
                 hint="the data has changed since this split was made: start over with --fresh",
             )
-        found[row["part"]].append(index)
+        for part in row["part"].split("+"):
+            found[part].append(index)
     return Split(*(np.array(sorted(found[part]), dtype=np.int64) for part in PARTS))
 
 
-def _by_ratio(source: DataSource, split: str, seed: int) -> npt.NDArray[np.str_]:
+def _by_ratio(source: DataSource, split: str, seed: int, strata: Indices) -> npt.NDArray[np.str_]:
     if not re.fullmatch(r"[1-9]\d*-[1-9]\d*-[1-9]\d*", split):
         raise RecipeError(
             f"data.split: '{split}' is no split",
-            hint="train-val-test as in 8-1-1 or 75-10-15, or official, or csv:FILE",
+            hint="train-val-test as in 8-1-1 or 75-10-15, or official, umkd_code, or csv:FILE",
         )
     ratio = np.array(split.split("-"), dtype=np.float64)
     groups = source.groups()
     if len(set(groups)) < len(PARTS):
         raise DataError(f"{len(set(groups))} groups cannot fill three parts (data.split: {split})")
-    dealt = _deal(groups, source.targets(), tuple(ratio / ratio.sum()), seed)
+    dealt = _deal(groups, strata, tuple(ratio / ratio.sum()), seed)
     return np.asarray(np.array(PARTS)[dealt])
 
 
@@ -190,7 +200,9 @@ def _official(source: DataSource, seed: int) -> npt.NDArray[np.str_]:
 
 def _from_csv(source: DataSource, path: Path) -> npt.NDArray[np.str_]:
     parts = np.full(len(source), "", dtype="<U5")
-    for _, index, row in _rows(path, source, ("id", "part")):
+    for line, index, row in _rows(path, source, ("id", "part")):
+        if row["part"] == VAL_AND_TEST:
+            raise DataError(f"{path}, row {line}: an image may not validate and test")
         parts[index] = row["part"]
     unused = int((parts == "").sum())
     if unused:
@@ -222,7 +234,7 @@ def _rows(
                 if index in seen:
                     raise DataError(f"{path}: image '{row['id']}' is in row {seen[index]} and "
                                     f"again in row {line}")  # fmt: skip
-                if row["part"] not in PARTS:
+                if row["part"] not in (*PARTS, VAL_AND_TEST):
                     raise DataError(f"{path}, row {line}: part is '{row['part']}', expected "
                                     f"train, val or test")  # fmt: skip
                 seen[index] = line

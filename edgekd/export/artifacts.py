@@ -16,7 +16,8 @@ from edgekd.export.golden import Golden, compare
 from edgekd.export.lint import check_qdq
 from edgekd.export.plan import EXACT, ONNX, Step, module_of
 from edgekd.image import Float32, UInt8
-from edgekd.recipe import GateSpec, InputSpec
+from edgekd.recipe import GateSpec
+from edgekd.recipe_data import InputSpec
 from edgekd.results import Predictions
 from edgekd.runtimes.base import RunOptions, Runtime
 from edgekd.tasks.base import Task

@@ -17,7 +17,7 @@ from PIL import Image
 
 from edgekd.errors import BundleError
 from edgekd.image import Float32, UInt8, decode, preprocess
-from edgekd.recipe import InputSpec
+from edgekd.recipe_data import InputSpec
 from edgekd.rundir import replace_file, write_text
 
 FOLDER = "golden"

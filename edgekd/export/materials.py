@@ -51,12 +51,13 @@ class Materials:
     @cached_property
     def split(self) -> Split:
         """The run's own split; where there is none, the same follows from the recipe."""
-        from edgekd.data.splits import make_split, read_split
+        from edgekd.data.protocol import split_of
+        from edgekd.data.splits import read_split
 
         if self.is_run and self.run.split.is_file():
             return read_split(self.run.split, self.source)
-        spec = self.recipe.data
-        return make_split(self.source, spec.split, seed=spec.split_seed, limit=spec.limit)
+        subset = self.recipe.subset_of(self.recipe.export.model)
+        return split_of(self.source, self.recipe.data, subset)
 
     def task(self) -> Task:
         folders = [Path(folder) for folder in self.recipe.plugins]

@@ -73,6 +73,8 @@ class Loss(nn.Module):
     taps: tuple[str, ...] = ()  # the feature maps it needs, of student and teachers
     tasks: ClassVar[frozenset[str]] = ALL_TASKS
     needs_teacher: ClassVar[bool] = True
+    # warn if it outweighs the terms without a teacher by more than this in the first epoch
+    most_of_task: float | None = None
 
     def setup(self, student: Outputs, teachers: Sequence[Outputs], facts: Facts) -> None:
         """Build adapters from the shapes of one small batch. Called once, before training."""

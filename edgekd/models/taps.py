@@ -1,7 +1,8 @@
 """Named feature maps of a network, without editing it.
 
 `stem`, `s1..s4` (strides 4, 8, 16, 32 at the architecture's native stem), `last` (the map that
-enters global pooling), `pooled` (its mean), and the head: everything after pooling.
+enters global pooling), `pooled` (its mean), and the head: everything after pooling. `s1.pre` is
+the map of `s1` before the last activation of its last block, in networks of residual blocks.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from edgekd.errors import RecipeError, did_you_mean
 from edgekd.models.network import Network
 
 NAMES = ("stem", "s1", "s2", "s3", "s4", "last", "pooled")
+BEFORE = ".pre"  # after a tap's name: before its last activation
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.PReLU)
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,19 @@ def head_parameters(network: Network) -> list[nn.Parameter]:
     return list(linear[-1].parameters()) if linear else []
 
 
+def _last_activation(stage: nn.Module) -> nn.Module | None:
+    """The activation after the sum of a stage's last residual block, as timm and torchvision
+    write it: a child of the block that has also the convolutions (`conv1`, `conv2`)."""
+    block = stage
+    while not hasattr(block, "conv2"):
+        children = list(block.children())
+        if not children:
+            return None
+        block = children[-1]
+    found = [child for child in block.children() if isinstance(child, ACTIVATIONS)]
+    return found[-1] if found else None
+
+
 class Recorder:
     """Hooks on a network that keep the wanted maps of one forward pass, from `start` to `take`.
 
@@ -168,6 +184,18 @@ class Recorder:
         self.wants_pooled = "pooled" in wanted
         modules = dict(network.net.named_modules())
         for tap in sorted((wanted - {"pooled"}) | ({"last"} if self.wants_pooled else set())):
+            if tap.endswith(BEFORE) and tap.removesuffix(BEFORE) in places:
+                stage = modules[places[tap.removesuffix(BEFORE)].path]
+                activation = _last_activation(stage)
+                if activation is None:
+                    raise RecipeError(
+                        f"model '{name}' has no tap '{tap}': {type(stage).__name__} does not end "
+                        "in a residual block with an activation after the sum",
+                        hint="tap_activation=post",
+                    )
+                # networks reuse or overwrite in place what the activation is given
+                activation.register_forward_pre_hook(self._keep_input(tap, copies=True))
+                continue
             if tap not in places:
                 raise RecipeError(
                     f"model '{name}' has no tap '{tap}'",
@@ -187,10 +215,10 @@ class Recorder:
 
         return hook
 
-    def _keep_input(self, tap: str) -> Callable[..., None]:
+    def _keep_input(self, tap: str, *, copies: bool = False) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if self.is_on:
-                self.maps[tap] = inputs[0]
+            if self.is_on:  # of a module that is called several times, the last call counts
+                self.maps[tap] = inputs[0].clone() if copies else inputs[0]
 
         return hook
 

@@ -27,7 +27,7 @@ from edgekd.bundle import (
 )
 from edgekd.errors import BundleError, MissingOnHost, did_you_mean
 from edgekd.image import to_input
-from edgekd.recipe import InputSpec
+from edgekd.recipe_data import InputSpec
 from edgekd.recommend import is_refused, may_ship, on_this_host
 from edgekd.rundir import RunDir
 from edgekd.runtimes._onnx_graph import read_graph

@@ -34,8 +34,8 @@ class DataKeys:
 
     def of(self, recipe: Recipe) -> str:
         """Open the data of a recipe. Raises DataError or RecipeError as training would."""
+        from edgekd.data.protocol import key_of, split_of
         from edgekd.data.read import open_source, open_store
-        from edgekd.data.splits import data_key, make_split
 
         for folder in recipe.plugins:
             if not Path(folder).is_dir():
@@ -44,9 +44,9 @@ class DataKeys:
         if name not in self.known:
             spec = recipe.data
             source = open_source(spec, [Path(folder) for folder in recipe.plugins])
-            split = make_split(source, spec.split, seed=spec.split_seed, limit=spec.limit)
-            open_store(source, spec, split.used())  # a prepared copy that is not there says so now
-            self.known[name] = data_key(source, split)
+            # a prepared copy that is not there says so now
+            open_store(source, spec, split_of(source, spec).used())
+            self.known[name] = key_of(source, spec)
         return self.known[name]
 
 

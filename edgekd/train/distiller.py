@@ -9,6 +9,7 @@ detached, their heads too; losses in fp32 outside autocast; only the taps that a
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -189,9 +190,34 @@ class Distiller(nn.Module):
         """The weighted sum that is minimised."""
         return torch.stack([self.specs[key].weight * value for key, value in values.items()]).sum()
 
+    def outweighing(self, means: dict[str, float]) -> dict[str, float]:
+        """Terms that are larger than they say they should be, with their multiple of the task's.
+
+        `means` are the unweighted values of an epoch. The task's part is that of the terms without
+        a teacher that teach the same model.
+        """
+        found = {}
+        for key, term in self.specs.items():
+            loss = self.terms[f"{TERM}{key}"]
+            assert isinstance(loss, Loss)
+            task = sum(
+                other.weight * means[name]
+                for name, other in self.specs.items()
+                if not other.from_ and other.to == term.to
+            )
+            if loss.most_of_task is not None and term.weight * means[key] > (
+                loss.most_of_task * task
+            ):
+                found[key] = term.weight * means[key] / task if task else math.inf
+        return found
+
     def adapters(self) -> list[nn.Parameter]:
         """Parameters that only distillation needs; never exported."""
         return list(self.terms.parameters())
+
+    def adapters_of(self, key: str) -> Iterator[tuple[str, nn.Parameter]]:
+        """The adapters of one term by name."""
+        yield from self.terms[f"{TERM}{key}"].named_parameters()
 
     def ask(self, name: str, images: Tensor) -> Outputs:
         """Run one model on images (B, 3, S, S) in [0, 1]; a frozen one without gradient."""

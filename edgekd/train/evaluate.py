@@ -8,7 +8,7 @@ import torch
 from edgekd.data.base import DataSource
 from edgekd.image import center_crop
 from edgekd.models.network import Network
-from edgekd.recipe import InputSpec
+from edgekd.recipe_data import InputSpec
 from edgekd.results import Predictions
 from edgekd.tasks.base import Task
 from edgekd.train.loader import Indices, Store, to_float

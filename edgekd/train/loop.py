@@ -21,7 +21,7 @@ from torch import Tensor
 
 from edgekd.errors import TrainingDiverged
 from edgekd.log import progress as progress_bar
-from edgekd.log import say
+from edgekd.log import say, warn
 from edgekd.losses.base import Batch, Clock
 from edgekd.recipe import HardwareSpec, StageSpec
 from edgekd.rundir import write_text
@@ -104,6 +104,8 @@ def fit(
             with metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             _report(name, row, choice)
+            if epoch == 1:
+                _warn_of_weights(name, distiller.outweighing(row["terms"]))
             state.epoch, state.step, state.sums = epoch + 1, 0, {}
             state.images, state.seconds = 0, 0.0
             save(state)
@@ -265,6 +267,14 @@ def _choose(
             net: Any = distiller.networks[model]
             save_weights(net.net, folder / f"{model}.safetensors")
     return chosen
+
+
+def _warn_of_weights(name: str, found: dict[str, float]) -> None:
+    for term, multiple in found.items():
+        warn(
+            f"{name}: the weighted term '{term}' was {multiple:.0f} times the task's loss in epoch "
+            f"1; consider a smaller stages.{name}.losses.{term}.weight"
+        )
 
 
 def _report(name: str, row: dict[str, Any], choice: Choice) -> None:

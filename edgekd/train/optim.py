@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from edgekd.errors import RecipeError, did_you_mean
 from edgekd.models.network import Network
 from edgekd.models.taps import head_parameters
 from edgekd.recipe import OptimizerSpec, ScheduleSpec
@@ -15,27 +16,39 @@ from edgekd.train.distiller import Distiller
 
 
 def build_optimizer(spec: OptimizerSpec, distiller: Distiller) -> torch.optim.Optimizer:
-    """One optimizer for the stage; `scale` multiplies the rate of heads and adapters."""
+    """One optimizer for the stage; `scale` multiplies the rate of heads and adapters, and a term's
+    `rates` multiply that of parts of its adapters once more.
+
+    Raises RecipeError for a part that a term does not have.
+    """
     heads: list[nn.Parameter] = []
     for name in distiller.trained:
         network = distiller.networks[name]
         assert isinstance(network, Network)
         heads += head_parameters(network)
     head_ids = {id(parameter) for parameter in heads}
-    body = [
-        parameter
-        for name in distiller.trained
-        for parameter in distiller.networks[name].parameters()
-        if id(parameter) not in head_ids
+    by_scale: dict[float, list[nn.Parameter]] = {}
+    for name in distiller.trained:
+        for parameter in distiller.networks[name].parameters():
+            scale = spec.scale.get("heads", 1.0) if id(parameter) in head_ids else 1.0
+            by_scale.setdefault(scale, []).append(parameter)
+    for key, term in distiller.specs.items():
+        parts: set[str] = set()
+        for name, parameter in distiller.adapters_of(key):
+            part = name.partition(".")[0]
+            parts.add(part)
+            scale = spec.scale.get("adapters", 1.0) * term.rates.get(part, 1.0)
+            by_scale.setdefault(scale, []).append(parameter)
+        for part in term.rates:
+            if part not in parts:
+                raise RecipeError(
+                    f"losses.{key}.rates: this term has no adapter '{part}'",
+                    hint=did_you_mean(part, parts) if parts else "it has no adapters",
+                )
+    groups: list[dict[str, Any]] = [
+        {"params": parameters, "lr": spec.lr * scale, "scale": scale}
+        for scale, parameters in by_scale.items()
     ]
-    groups: list[dict[str, Any]] = []
-    for parameters, scale in (
-        (body, 1.0),
-        (heads, spec.scale.get("heads", 1.0)),
-        (distiller.adapters(), spec.scale.get("adapters", 1.0)),
-    ):
-        if parameters:
-            groups.append({"params": parameters, "lr": spec.lr * scale, "scale": scale})
     if spec.name == "sgd":
         return torch.optim.SGD(
             groups,

@@ -41,6 +41,8 @@ from edgekd.train.setup import (
     stage_feed,
 )
 
+OWN_TEST = "own_test"  # the test part of the data that a teacher was trained for, where it differs
+
 
 @dataclass
 class Summary:
@@ -90,6 +92,9 @@ def distill(
             forget_results(run)
         write_text(run.recipe, to_yaml(recipe))
         write_split(run.split, data.source, data.split)
+        for subset, split in data.splits.items():
+            if subset != data.target:
+                write_split(run.split_of(subset or "all"), data.source, split)
         fabric = make_fabric(recipe.hardware) if todo else None
         for name in todo:
             with stages.hold(run, name, keys[name]):
@@ -134,7 +139,7 @@ def _train(
                     networks[model],
                     data.store,
                     data.source,
-                    data.split.val,
+                    data.splits[spec.data.subset].val,
                     recipe.data.input,
                     batch=feed.batch,
                     channels_last=recipe.hardware.channels_last,
@@ -195,7 +200,11 @@ def _finish(recipe: Recipe, run: RunDir, data: Prepared, keys: dict[str, str]) -
             costs[model] = {"params": cost.params, "macs": cost.macs}
         network.to(scoring_device(recipe.hardware))
         scores[model] = {}
-        for part, indices in (("val", data.split.val), ("test", data.split.test)):
+        parts = {"val": data.split.val, "test": data.split.test}
+        own = recipe.subset_of(model)
+        if model in last and own != data.target:
+            parts[OWN_TEST] = data.splits[own].test  # what it was trained for
+        for part, indices in parts.items():
             say(f"scoring {model} on {len(indices)} {part} images")
             predictions = predict(network, data.store, data.source, indices, recipe.data.input)
             predictions.save(run.predictions(model, part))

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from edgekd.data.base import UNLABELLED, DataSource
+from edgekd.data.protocol import UMKD_CODE, key_of, split_of
 from edgekd.data.read import ImageStore, open_source, open_store
-from edgekd.data.splits import Split, data_key, make_split, take_fraction
+from edgekd.data.splits import Split, take_fraction
 from edgekd.errors import RecipeError
+from edgekd.log import warn
 from edgekd.losses.base import Batch, Facts
 from edgekd.models.build import build_network, model_seed
 from edgekd.models.network import Network, OnnxTeacher
@@ -33,10 +35,16 @@ class Prepared:
     """A recipe's data and task, opened."""
 
     source: DataSource
-    split: Split
+    splits: dict[str | None, Split]  # of all images (None) and of each subset that a stage names
+    target: str | None  # the subset that the exported model is for
     task: Task
     store: ImageStore
-    key: str  # a hash of all labels, groups, files and the split
+    key: str  # a hash of all labels, groups, files and the splits
+
+    @property
+    def split(self) -> Split:
+        """What the exported model is validated and tested on, and compared with others."""
+        return self.splits[self.target]
 
 
 def prepare(recipe: Recipe) -> Prepared:
@@ -44,11 +52,28 @@ def prepare(recipe: Recipe) -> Prepared:
     source = open_source(recipe.data, plugin_folders(recipe))
     task_class = load("tasks", recipe.task.name, Task)  # type: ignore[type-abstract]
     task = task_class(classes=source.classes, primary=recipe.task.primary)
-    split = make_split(
-        source, recipe.data.split, seed=recipe.data.split_seed, limit=recipe.data.limit
-    )
-    store = open_store(source, recipe.data, split.used())
-    return Prepared(source, split, task, store, data_key(source, split))
+    target = recipe.subset_of(recipe.export.model)
+    wanted = {target, *(stage.data.subset for stage in recipe.stages.values())}
+    splits = {name: split_of(source, recipe.data, name) for name in wanted}
+    used = np.unique(np.concatenate([split.used() for split in splits.values()]))
+    store = open_store(source, recipe.data, used)
+    _warn_of_overlap(recipe, splits, splits[target])
+    return Prepared(source, splits, target, task, store, key_of(source, recipe.data))
+
+
+def _warn_of_overlap(recipe: Recipe, splits: dict[str | None, Split], target: Split) -> None:
+    """Say it where a protocol tests on images that trained a teacher, or that chose the epoch."""
+    if recipe.data.split != UMKD_CODE:
+        return
+    warn(f"data.split: {UMKD_CODE} chooses epochs and reports on the same images")
+    for name, stage in recipe.stages.items():
+        seen = np.intersect1d(splits[stage.data.subset].train, target.test)
+        if len(seen):
+            warn(
+                f"data.split: {UMKD_CODE}: {len(seen)} of the {len(target.test)} images that "
+                f"{recipe.export.model} is tested on train {', '.join(stage.train)} "
+                f"(stages.{name})"
+            )
 
 
 def plugin_folders(recipe: Recipe) -> list[Path]:
@@ -134,7 +159,7 @@ def augmentations(recipe: Recipe, spec: StageSpec) -> list[str]:
 def stage_feed(recipe: Recipe, data: Prepared, spec: StageSpec, name: str) -> Feed:
     """Which images and labels a stage trains on."""
     own = spec.data
-    indices: Indices = data.split.train
+    indices: Indices = data.splits[own.subset].train
     if own.fraction is not None:
         indices = take_fraction(data.source, indices, own.fraction, seed=recipe.seed)
     targets = data.source.targets().copy()

@@ -17,7 +17,7 @@ from edgekd.data.origin import digests
 from edgekd.data.read import open_source
 from edgekd.data.splits import make_split
 from edgekd.errors import BundleError, DataError
-from edgekd.recipe import DataSpec
+from edgekd.recipe_data import DataSpec
 from edgekd.runtimes.session import open_session
 from tests.bench.test_run import QUICK
 from tests.tiny_bundle import write_bundle

@@ -13,7 +13,7 @@ from edgekd.data.prepare import prepare_images
 from edgekd.data.prepared import PreparedImages
 from edgekd.data.read import open_source
 from edgekd.data.splits import make_split
-from edgekd.recipe import DataSpec
+from edgekd.recipe_data import DataSpec
 from tests import tiny
 from tests.data.test_ham10000 import make as make_ham10000
 

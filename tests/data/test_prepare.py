@@ -20,7 +20,7 @@ from edgekd.data.prepare import default_folder, prepare_images
 from edgekd.data.prepared import PIXELS, RECORD, open_prepared
 from edgekd.data.read import open_source
 from edgekd.errors import DataError, MissingOnHost
-from edgekd.recipe import DataSpec, InputSpec
+from edgekd.recipe_data import DataSpec, InputSpec
 from tests.data.copies import listing, prepared, recipe_of, spec_of
 from tests.data.plain import Plain
 

@@ -21,7 +21,7 @@ from edgekd.data.read import ImageStore, open_source, open_store
 from edgekd.data.splits import make_split
 from edgekd.errors import DataError
 from edgekd.image import resize
-from edgekd.recipe import DataSpec, InputSpec
+from edgekd.recipe_data import DataSpec, InputSpec
 from edgekd.rundir import sha256
 from tests.data.copies import HINT, again, listing, prepared, recipe_of
 

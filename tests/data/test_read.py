@@ -14,7 +14,7 @@ from edgekd.data.read import ImageStore, open_source, read_squares
 from edgekd.data.synthetic import Synthetic
 from edgekd.errors import DataError, RecipeError
 from edgekd.image import resize, to_square
-from edgekd.recipe import DataSpec, InputSpec
+from edgekd.recipe_data import DataSpec, InputSpec
 from tests.data.plain import Plain
 
 

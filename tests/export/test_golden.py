@@ -10,7 +10,7 @@ import pytest
 from edgekd.errors import BundleError
 from edgekd.export.golden import PICTURES, compare, read_golden, write_golden
 from edgekd.image import decode
-from edgekd.recipe import InputSpec
+from edgekd.recipe_data import InputSpec
 
 SPEC = InputSpec(size=24, resize=28, fit="shorter")
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from edgekd import bundle
 from edgekd.bundle import Artifact, Check, Gate, Manifest, ModelFacts
-from edgekd.recipe import InputSpec, Recipe
+from edgekd.recipe import Recipe
+from edgekd.recipe_data import InputSpec
 from edgekd.recipe_load import to_yaml
 from edgekd.results import Latency, Measurement, Predictions, Scores, append_jsonl, dump_json
 from edgekd.rundir import RunDir, sha256, write_text
