@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgekd.losses.base import Batch, Clock, Facts, Outputs
 
@@ -22,3 +22,28 @@ def batch(targets: list[int]) -> Batch:
 def random_logits(seed: int, rows: int = 8, classes: int = 5, scale: float = 3.0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(rows, classes, generator=generator, dtype=torch.float64) * scale
+
+
+def random_maps(
+    seed: int, rows: int = 3, channels: int = 6, side: int = 4, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, channels, side, side, generator=generator, dtype=torch.float64).to(
+        dtype
+    )
+
+
+def linear_head(seed: int, channels: int = 6, classes: int = 5, scale: float = 2.0) -> nn.Linear:
+    """A classifier in float64, known by `weight` and `bias`; its scale is that of the logits."""
+    generator = torch.Generator().manual_seed(seed)
+    head = nn.Linear(channels, classes, dtype=torch.float64).requires_grad_(False)
+    head.weight.copy_(torch.randn(classes, channels, generator=generator) * scale)
+    head.bias.copy_(torch.randn(classes, generator=generator))
+    return head
+
+
+def classified(last: Tensor, head: nn.Module, **taps: Tensor) -> Outputs:
+    """What a network says that ends in the map `last`, average pooling and `head`."""
+    pooled = last.mean((2, 3))
+    taps = {**taps, "last": last, "pooled": pooled}
+    return Outputs(logits=head(pooled), taps=taps, head=head)
