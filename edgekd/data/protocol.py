@@ -56,8 +56,9 @@ def split_of(
 
 
 def key_of(source: DataSource, spec: DataSpec) -> str:
-    """A hash of all labels, groups, files and splits."""
-    return data_key(source, *(split_of(source, spec, name) for name in (None, *spec.subsets)))
+    """A hash of all labels, groups, files and splits, whether they can be used or not."""
+    names = (None, *spec.subsets)
+    return data_key(source, *(split_of(source, spec, name, verify=False) for name in names))
 
 
 def _draw(source: DataSource, wanted: SubsetSpec, place: str) -> npt.NDArray[np.bool_]:

@@ -80,8 +80,8 @@ class CommonFeatures(Loss):
     the block's last ReLU, where the authors' networks are tapped.
 
     The student's filter is part of this term, not of the student. In the authors' code it learns
-    at the base rate and all else here ten times as fast: `optimizer.scale: {adapters: 10,
-    adapters.sfa.filter: 1}` for a term named `sfa`.
+    at the base rate and all else here ten times as fast: `optimizer.scale: {adapters: 10}` and,
+    in this term, `rates: {filter: 0.1}`.
     """
 
     def __init__(

@@ -75,7 +75,7 @@ class SDD(Loss):
         for outputs in (student, *teachers):
             check_windows(outputs.taps["last"], self.windows, "sdd")
         if self.form == "dkd" and student.logits.shape[1] == 2:
-            warn("sdd: with two classes NCKD is always 0, so this is alpha times plain KD")
+            warn("sdd: with two classes NCKD is always 0, so this is alpha times the form `kd`")
 
     def forward(
         self, student: Outputs, teachers: Sequence[Outputs], batch: Batch, clock: Clock

@@ -42,10 +42,10 @@ class DataKeys:
                 raise RecipeError(f"plugins: no such folder: {folder}")
         name = recipe_load.digest([recipe.data, recipe.plugins])
         if name not in self.known:
-            spec = recipe.data
+            spec, subset = recipe.data, recipe.subset_of(recipe.export.model)
             source = open_source(spec, [Path(folder) for folder in recipe.plugins])
             # a prepared copy that is not there says so now
-            open_store(source, spec, split_of(source, spec).used())
+            open_store(source, spec, split_of(source, spec, subset).used())
             self.known[name] = key_of(source, spec)
         return self.known[name]
 
