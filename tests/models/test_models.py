@@ -189,3 +189,28 @@ def test_an_onnx_teacher_gives_the_logits_of_its_file_at_any_batch(tmp_path: Pat
     images = torch.rand(5, 3, 16, 16)
     assert teacher(images).shape == (5, 3)
     torch.testing.assert_close(teacher(images)[1:2], teacher(images[1:2]))
+
+
+@pytest.mark.parametrize(
+    "arch", ["timm:resnet18", "timm:resnet50", "torchvision:resnet18", "torchvision:resnet50"]
+)
+def test_a_tap_before_the_last_activation_is_what_the_activation_gets(arch: str) -> None:
+    network = build_network(ModelSpec(arch=arch), outputs=3).eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):  # timm starts blocks as identities
+            nn.init.ones_(layer.weight)
+    recorder = Recorder(network, {"s1", "s1.pre", "s4.pre", "last"}, "net")
+    recorder.start()
+    with torch.no_grad():
+        network(torch.rand(2, 3, 64, 64))
+    maps = recorder.take()
+    assert (maps["s1.pre"] < 0).any()
+    torch.testing.assert_close(maps["s1.pre"].relu(), maps["s1"], rtol=0, atol=0)
+    torch.testing.assert_close(maps["s4.pre"].relu(), maps["last"], rtol=0, atol=0)
+
+
+def test_a_network_without_such_blocks_has_no_tap_before_the_activation() -> None:
+    network = build_network(ModelSpec(arch="timm:mobilenetv3_small_050"), outputs=3)
+    with pytest.raises(RecipeError, match=r"model 'student' has no tap 's1\.pre'") as caught:
+        Recorder(network, {"s1.pre"}, "student")
+    assert caught.value.hint == "tap_activation=post"

@@ -227,3 +227,14 @@ def test_a_loss_for_another_task_is_refused() -> None:
     stage = StageSpec.model_validate({"train": ["s"], "losses": {"ce": {"to": "s"}}})
     with pytest.raises(RecipeError, match="not for task 'segmentation'"):
         build_terms(stage, "stages.x", (), "segmentation")
+
+
+def test_a_term_that_outweighs_the_task_is_named_with_its_multiple() -> None:
+    udd = {"from": "t", "to": "s", "weight": 2.0, "params": {"windows": [1]}}
+    distiller = make({"ce": {"to": "s", "weight": 0.5}, "udd": udd, "kd": {"from": "t", "to": "s"}})
+    assert distiller.outweighing({"ce": 1.0, "udd": 2.4, "kd": 900.0}) == {}  # 4.8 of 0.5
+    assert distiller.outweighing({"ce": 1.0, "udd": 3.0, "kd": 900.0}) == {"udd": 12.0}
+    assert distiller.outweighing({"ce": 0.0, "udd": 3.0, "kd": 0.0}) == {"udd": float("inf")}
+    official = {**udd, "params": {"windows": [1], "variant": "official"}}
+    distiller = make({"ce": {"to": "s"}, "udd": official})
+    assert distiller.outweighing({"ce": 1.0, "udd": 300.0}) == {}
