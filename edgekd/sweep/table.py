@@ -78,12 +78,12 @@ def collect(
         cells[cell] = {
             "model": trial.recipe.export.model,
             "seconds": ended.seconds if ended else None,
-            "scores": {
-                model: {
-                    name: {"value": score["value"], "direction": score["direction"]}
-                    for name, score in parts["test"].items()
-                }
+            "scores": {model: _values_of(parts["test"]) for model, parts in scores.items()},
+            # of teachers that are for another part of the data than the student
+            "own_scores": {
+                model: _values_of(parts["own_test"])
                 for model, parts in scores.items()
+                if "own_test" in parts
             },
         }
     return {
@@ -100,6 +100,13 @@ def collect(
         "host": {key: host_facts().get(key) for key in ("cpu", "cores_usable", "python")},
         "cells": cells,
         "failures": failures,
+    }
+
+
+def _values_of(scores: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: {"value": score["value"], "direction": score["direction"]}
+        for name, score in scores.items()
     }
 
 

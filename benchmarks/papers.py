@@ -1,0 +1,216 @@
+"""The tables of docs/papers: ours beside the published ones.
+
+    python benchmarks/papers.py umkd
+
+renders every block of `docs/papers/umkd.md` from `results/*.json` (made by `edgekd sweep`, see
+study.py) and from the tables printed in the paper. A row that was not run says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgekd import published
+from edgekd.rundir import write_text
+from edgekd.stats import mean_interval
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs" / "papers"
+BLOCK = re.compile(r"(<!-- block ([a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+NOT_RUN = "not run"
+METHODS = {  # variant -> the row of UMKD's Tables 1 and 2
+    "alone": "ResNet18_student_alone",
+    "fitnet": "FitNet",
+    "rkd": "RKD",
+    "kd": "KD",
+    "dkd": "DKD",
+    "sdd": "SDD",
+    "base": "UMKD",
+    "umkd-fixed": None,
+    "umkd-light": None,
+}
+LABELS = {
+    "alone": "student alone",
+    "fitnet": "FitNet",
+    "rkd": "RKD",
+    "kd": "KD",
+    "dkd": "DKD",
+    "sdd": "SDD",
+    "base": "**UMKD** (`paper`)",
+    "umkd-fixed": "UMKD (`official`, mended)",
+    "umkd-light": "UMKD, weights / 10",
+}
+MODULES = ("alone", "sfa", "cfa", "udd", "sfa-cfa", "sfa-udd", "cfa-udd", "base")
+NAMES = {
+    "accuracy": "OA",
+    "macc": "mAcc",
+    "weighted_f1": "weighted F1",
+    "mae": "MAE ↓",
+    "qwk": "QWK",
+}
+
+Record = dict[str, Any]
+
+
+def values(
+    record: Record, variant: str, metric: str, model: str = "", kind: str = "scores"
+) -> dict[int, float]:
+    """A score by seed, of the seeds that were run."""
+    found = {}
+    for seed in record["seeds"]:
+        cell = record["cells"].get(f"{variant}/{seed}")
+        scores = cell[kind].get(model or record["model"]) if cell else None
+        if scores is not None and scores.get(metric, {}).get("value") is not None:
+            found[seed] = scores[metric]["value"]
+    return found
+
+
+def spread(found: dict[int, float]) -> str:
+    """Mean and standard deviation over seeds."""
+    if not found:
+        return NOT_RUN
+    mean = sum(found.values()) / len(found)
+    if len(found) < 2:
+        return f"{mean:.3f}"
+    squares = sum((value - mean) ** 2 for value in found.values())
+    return f"{mean:.3f} ± {math.sqrt(squares / (len(found) - 1)):.3f}"
+
+
+def difference(ours: dict[int, float], theirs: dict[int, float]) -> str:
+    """The paired difference over the seeds that both have, with its 95 % interval."""
+    shared = sorted(set(ours) & set(theirs))
+    if not shared:
+        return NOT_RUN
+    point, low, high = mean_interval([ours[seed] - theirs[seed] for seed in shared])
+    return f"{point:+.3f}" if len(shared) < 2 else f"{point:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def methods(record: Record, table: str, scenario: str, metrics: list[str]) -> str:
+    """One line per method in the paper's order: printed, measured, and UMKD minus this one."""
+    is_target = scenario == "target_imbalanced"
+    printed = {row.method: row for row in published.table(table).rows if row.scenario == scenario}
+    heads = "".join(f" {NAMES[name]} |" for name in metrics)
+    lines = [
+        f"| method | published OA | published mAcc |{heads} UMKD minus this, OA | … mAcc | seeds |",
+        "|---|---:|---:|" + "---:|" * (len(metrics) + 3),
+    ]
+    best = "target-umkd" if is_target else "base"
+    for number, expert in enumerate(("expert_a", "expert_b"), 1):
+        found = {name: values(record, best, name, expert, "own_scores") for name in metrics}
+        cells = [spread(found[name]) for name in metrics]
+        row = printed[f"ResNet50_expert{number}"]
+        label = f"{expert}, on its own data"
+        lines.append(_line(label, row, cells, "", "", len(found[metrics[0]])))
+    for variant, method in METHODS.items():
+        name = best if variant == "base" else f"target-{variant}" if is_target else variant
+        if name not in record["variants"] and method is None:
+            continue
+        cells = [spread(values(record, name, metric)) for metric in metrics]
+        against = [
+            "" if name == best
+            else difference(values(record, best, metric), values(record, name, metric))
+            for metric in ("accuracy", "macc")
+        ]  # fmt: skip
+        seeds = len(values(record, name, "accuracy"))
+        lines.append(_line(LABELS[variant], printed.get(method or ""), cells, *against, seeds))
+    return "\n".join(lines)
+
+
+def _line(
+    label: str,
+    row: published.PublishedRow | None,
+    cells: list[str],
+    first: str,
+    second: str,
+    seeds: int,
+) -> str:
+    printed = [f"{row.values[key]:.4f}" if row else "–" for key in ("accuracy", "macc")]
+    if row and row.suspect:
+        printed[0] += " (?)"
+    return "| " + " | ".join([label, *printed, *cells, first, second, str(seeds)]) + " |"
+
+
+def modules(record: Record) -> str:
+    """All combinations of SFA, CFA and UDD, and what each adds to none of them."""
+    lines = [
+        "| SFA | CFA | UDD | OA | mAcc | minus none, OA | … mAcc | seeds |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for variant in MODULES:
+        has = {"alone": (), "base": ("sfa", "cfa", "udd")}.get(variant, tuple(variant.split("-")))
+        marks = ["✓" if name in has else "" for name in ("sfa", "cfa", "udd")]
+        scores = [spread(values(record, variant, name)) for name in ("accuracy", "macc")]
+        gains = [
+            "" if variant == "alone"
+            else difference(values(record, variant, name), values(record, "alone", name))
+            for name in ("accuracy", "macc")
+        ]  # fmt: skip
+        seeds = len(values(record, variant, "accuracy"))
+        lines.append("| " + " | ".join([*marks, *scores, *gains, str(seeds)]) + " |")
+    return "\n".join(lines)
+
+
+def facts(record: Record) -> str:
+    """How many images and seeds, and the command that made it."""
+    split = record["split"]
+    return (
+        f"`{record['command']}`\n\nStudent: {split['train']} training, {split['val']} validation, "
+        f"{split['test']} test images (the balanced subset). Measured on "
+        f"{record['host'].get('cpu')}; mean ± standard deviation over seeds, in brackets the 95 % "
+        "interval (Student's t over seeds) of the paired difference."
+    )
+
+
+def record_of(name: str) -> Record:
+    found: Record = json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def umkd() -> dict[str, str]:
+    """The blocks of docs/papers/umkd.md."""
+    ham, retina = record_of("umkd-ham10000"), record_of("umkd-retinamnist")
+    three = ["accuracy", "macc", "weighted_f1"]
+    five = [*three, "mae", "qwk"]
+    sources, target = "sources_imbalanced", "target_imbalanced"
+    return {
+        "ham10000-facts": facts(ham),
+        "ham10000": methods(ham, "umkd_table1", sources, three),
+        "retinamnist-facts": facts(retina),
+        "retinamnist": methods(retina, "umkd_table2", sources, five),
+        "retinamnist-target": methods(retina, "umkd_table2", target, five),
+        "modules": modules(retina),
+    }
+
+
+PAPERS = {"umkd": umkd}
+
+
+def render(document: str, blocks: dict[str, str]) -> str:
+    """The document with every block made anew. Raises SystemExit for one that nobody makes."""
+
+    def one(match: re.Match[str]) -> str:
+        if match[2] not in blocks:
+            raise SystemExit(f"there is no block '{match[2]}'; known: {', '.join(blocks)}")
+        return f"{match[1]}\n{blocks[match[2]]}\n\n{match[3]}"
+
+    return BLOCK.sub(one, document)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("paper", choices=PAPERS)
+    name = parser.parse_args().paper
+    path = DOCS / f"{name}.md"
+    write_text(path, render(path.read_text(encoding="utf-8"), PAPERS[name]()))
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
