@@ -6,6 +6,7 @@ current directory, as on a command line.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -72,7 +73,8 @@ def load(path: Path, *, overrides: Sequence[str] = (), variant: str | None = Non
     Raises RecipeError that names file and key; the keys of `--variant` and of `KEY=VALUE` are
     checked like the file's own.
     """
-    tree = read_tree(path)
+    written = read_tree(path)
+    tree = copy.deepcopy(written)
     if variant is not None:
         variants = tree.get("variants") or {}
         if variant not in variants:
@@ -88,7 +90,7 @@ def load(path: Path, *, overrides: Sequence[str] = (), variant: str | None = Non
     recipe = validate(tree, str(path))
     if variant is None:
         for name, entries in recipe.variants.items():
-            probe = read_tree(path)
+            probe = copy.deepcopy(written)
             for key, value in entries.items():
                 set_key(probe, key, value, f"{path}: variants.{name}")
             validate(probe, f"{path}: variants.{name}")
