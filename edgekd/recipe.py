@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from edgekd.recipe_base import Key, Name, Names, PerChannel, Positive, Section
+from edgekd.recipe_base import Factor, Key, Name, Names, PerChannel, Positive, Section
 from edgekd.recipe_data import DataSpec, StageData
 from edgekd.recipe_search import SearchSpec
 
@@ -62,7 +62,7 @@ class Term(Section):
     to: str
     weight: float = 1.0
     params: dict[str, Any] = {}
-    rates: dict[Key, float] = {}  # multiply the learning rate of parts of its adapters
+    rates: dict[Key, Factor] = {}  # multiply the learning rate of parts of its adapters
     stop_gradient: bool = True  # the sources' outputs are detached
 
 
@@ -72,7 +72,7 @@ class OptimizerSpec(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd only
     nesterov: bool = False
-    scale: dict[Literal["heads", "adapters"], float] = {}  # multiplies lr
+    scale: dict[Literal["heads", "adapters"], Factor] = {}  # multiplies lr
     clip: Annotated[float, Field(gt=0)] | None = None  # gradient norm, per model
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # no dot: overrides use it
 PerChannel = Annotated[list[float], Field(min_length=3, max_length=3)]
 Positive = Annotated[int, Field(gt=0)]
+Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # 0 freezes
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Names = Annotated[  # one name may stand without a list
     list[str],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from edgekd.recipe_base import Fraction, Key, Positive, Section
 
@@ -30,8 +30,8 @@ class SubsetSpec(Section):
     It is drawn before the split, from all images in the order of the source.
     """
 
-    counts: list[Annotated[int, Field(ge=0)]]  # per class, in the classes' order
-    seed: Annotated[int, Field(ge=0)] = 42
+    counts: list[Annotated[int, Field(ge=0, strict=True)]]  # per class, in the classes' order
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
 
 
 class DataSpec(Section):
@@ -49,6 +49,13 @@ class DataSpec(Section):
     augment: list[str] = []
     workers: Annotated[int, Field(ge=0)] = 0
     prepared: str | None = None  # a folder of `edgekd data prepare`: the same pixels, read faster
+
+    @field_validator("subsets")
+    @classmethod
+    def _all_is_taken(cls, subsets: dict[str, SubsetSpec]) -> dict[str, SubsetSpec]:
+        if "all" in subsets:
+            raise ValueError("`all` means all images; choose another name")
+        return subsets
 
 
 class StageData(Section):

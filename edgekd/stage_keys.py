@@ -49,7 +49,8 @@ def stage_keys(recipe: Recipe, data_key: str) -> dict[str, str]:
 def scored_key(recipe: Recipe, data_key: str, keys: dict[str, str]) -> str:
     """What a finished run's weights, predictions and scores belong to."""
     models = {name: spec.model_dump(mode="json") for name, spec in recipe.models.items()}
-    return digest([keys, models, data_key])
+    subset = recipe.subset_of(recipe.export.model)  # all are tested where the exported model is
+    return digest([keys, models, data_key, *([] if subset is None else [subset])])
 
 
 def model_key(spec: ModelSpec) -> dict[str, Any]:

@@ -144,13 +144,15 @@ def _is_own_tree(data: Path, manifest: Manifest) -> bool:
 
 def _own_subset(manifest: Manifest) -> str | None:
     """The part of the data that the bundle's student was trained and tested on."""
-    model = manifest.recipe.get("export", {}).get("model")
-    found = [
-        stage.get("data", {}).get("subset")
-        for stage in manifest.recipe.get("stages", {}).values()
-        if model in stage.get("train", ())
-    ]
-    return found[-1] if found else None
+    from edgekd.recipe import Recipe
+
+    if not manifest.recipe.get("data", {}).get("subsets"):
+        return None
+    try:
+        recipe = Recipe.model_validate(manifest.recipe)
+    except ValidationError as error:
+        raise BundleError(f"the bundle's recipe: {error.errors()[0]['msg']}") from None
+    return recipe.subset_of(recipe.export.model)
 
 
 def _own_spec(manifest: Manifest, data: Path | None) -> DataSpec:

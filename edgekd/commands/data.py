@@ -34,14 +34,24 @@ def data_check(
 ) -> None:
     """Counts, broken files, duplicates across parts, group leaks (exit code 2 if any)."""
     from edgekd.data.check import check
-    from edgekd.data.protocol import split_of
+    from edgekd.data.protocol import UMKD_CODE, splits_of
     from edgekd.data.read import open_source
+    from edgekd.data.splits import empty_problems
 
     loaded, _ = open_recipe(recipe, overrides, variant, None)
     data = loaded.data
+    if data.split == UMKD_CODE:
+        raise DataError(
+            f"data.split: {UMKD_CODE} validates and tests on the same images: there is no split to "
+            "check",
+            hint="data.split=8-1-1 checks the same files",
+        )
     source = open_source(data, [Path(folder) for folder in loaded.plugins])
-    split = split_of(source, data, verify=False)
-    found = check(source, split)
+    splits = splits_of(source, data)
+    found = check(source, splits[None])
+    for name in data.subsets:
+        problems = empty_problems(source, splits[name])
+        found.problems.extend(f"data.subsets.{name}: {text}" for text in problems)
     found.problems.extend(_problems_of_copy(source, data))
     print_json(found.as_json()) if json else typer.echo(_check_text(found))
     if found.problems:
@@ -60,7 +70,7 @@ def data_prepare(
 ) -> None:
     """Write every image once in the size of the recipe: training reads the copy faster."""
     from edgekd.data.prepare import default_folder, prepare_images
-    from edgekd.data.protocol import split_of
+    from edgekd.data.protocol import splits_of, used_by
     from edgekd.data.read import open_source
     from edgekd.log import say
 
@@ -70,9 +80,9 @@ def data_prepare(
         if out is None:
             out = Path(data.prepared).expanduser() if data.prepared else default_folder(data)
         source = open_source(data, [Path(folder) for folder in loaded.plugins])
-        split = split_of(source, data)
+        used = used_by(splits_of(source, data).values())
         with _ended_like_ctrl_c():
-            copy, written = prepare_images(out, source, split.used(), data)
+            copy, written = prepare_images(out, source, used, data)
     except KeyboardInterrupt:
         error = EdgekdError("interrupted", hint="nothing was written; run the same command again")
         error.exit_code = INTERRUPTED

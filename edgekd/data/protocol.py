@@ -8,34 +8,48 @@ model is tested on has trained another.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
 from edgekd.data.base import DataSource
-from edgekd.data.splits import Split, check_split, data_key, make_split
+from edgekd.data.splits import (
+    Split,
+    crossing_problems,
+    data_key,
+    empty_problems,
+    make_split,
+    refuse,
+    take_fraction,
+)
 from edgekd.errors import RecipeError
+from edgekd.recipe import Recipe
 from edgekd.recipe_data import DataSpec, SubsetSpec
 
 UMKD_CODE = "umkd_code"
 FOLDS, FOLD_SEED, HELD_OUT = 10, 42, (0, 1)
 
 Indices = npt.NDArray[np.int64]
+Splits = dict[str | None, Split]  # None: of all images
 
 
-def split_of(
-    source: DataSource, spec: DataSpec, subset: str | None = None, *, verify: bool = True
-) -> Split:
-    """The split of all images (None) or of one of `spec.subsets`.
+def splits_of(source: DataSource, spec: DataSpec) -> Splits:
+    """The split of all images (None) and of every subset, drawn but not yet judged.
 
     Raises RecipeError for counts that do not fit the classes, DataError for a split that cannot be
-    made or (unless `verify` is off) that `check_split` refuses.
+    made.
     """
     drawn = {
         name: _draw(source, wanted, f"data.subsets.{name}") for name, wanted in spec.subsets.items()
     }
     if spec.split == UMKD_CODE:
-        members = np.arange(len(source)) if subset is None else np.flatnonzero(drawn[subset])
-        return _umkd_code(source, members)
+        masks: dict[str | None, npt.NDArray[np.bool_]] = {None: np.ones(len(source), dtype=bool)}
+        masks.update(drawn)
+        return {
+            name: _umkd_code(source, _thinned(source, np.flatnonzero(mask), spec))
+            for name, mask in masks.items()
+        }
     strata = source.targets()
     for number, mask in enumerate(drawn.values()):
         strata = strata + mask * len(source.classes) * 2**number
@@ -44,21 +58,62 @@ def split_of(
         spec.split,
         seed=spec.split_seed,
         limit=spec.limit,
-        verify=verify and subset is None,
+        verify=False,
         strata=strata,
     )
-    if subset is None:
-        return whole
-    found = Split(*(indices[drawn[subset][indices]] for _, indices in whole.items()))
-    if verify:
-        check_split(source, found)
+    found: Splits = {None: whole}
+    for name, mask in drawn.items():
+        found[name] = Split(*(indices[mask[indices]] for _, indices in whole.items()))
     return found
 
 
-def key_of(source: DataSource, spec: DataSpec) -> str:
-    """A hash of all labels, groups, files and splits, whether they can be used or not."""
-    names = (None, *spec.subsets)
-    return data_key(source, *(split_of(source, spec, name, verify=False) for name in names))
+def check_splits(
+    source: DataSource, spec: DataSpec, splits: Splits, names: Iterable[str | None]
+) -> None:
+    """Raise DataError for a part of the data that cannot serve.
+
+    Patients must not cross parts in the whole data set, whoever uses which subset: a teacher's
+    training patient must not be another subset's test patient.
+    """
+    for name in names:
+        refuse(empty_problems(source, splits[name]))
+    if spec.split != UMKD_CODE:
+        refuse(crossing_problems(source, splits[None]))
+
+
+def split_of(source: DataSource, spec: DataSpec, subset: str | None = None) -> Split:
+    """The split of all images or of one subset. Raises what `splits_of` and `check_splits` do."""
+    splits = splits_of(source, spec)
+    check_splits(source, spec, splits, [subset])
+    return splits[subset]
+
+
+def used_by(splits: Iterable[Split]) -> Indices:
+    """The images that any of some splits uses."""
+    return np.unique(np.concatenate([split.used() for split in splits]))
+
+
+def key_of(source: DataSource, splits: Splits) -> str:
+    """A hash of all labels, groups, files and splits."""
+    named = {name: split for name, split in splits.items() if name is not None}
+    return data_key(source, splits[None], named)
+
+
+def caveats(recipe: Recipe, splits: Splits) -> list[str]:
+    """What must be said beside every figure where what is tested on has trained or chosen."""
+    if recipe.data.split != UMKD_CODE:
+        return []
+    student = recipe.export.model
+    target = splits[recipe.subset_of(student)]
+    found = [f"{UMKD_CODE}: the epoch was chosen on the very images that are reported as test"]
+    for name, stage in recipe.stages.items():
+        seen = len(np.intersect1d(splits[stage.data.subset].train, target.test))
+        if seen:
+            found.append(
+                f"{UMKD_CODE}: {seen} of the {len(target.test)} images that {student} is tested on "
+                f"have trained {', '.join(stage.train)} (stage {name})"
+            )
+    return found
 
 
 def _draw(source: DataSource, wanted: SubsetSpec, place: str) -> npt.NDArray[np.bool_]:
@@ -83,6 +138,11 @@ def _draw(source: DataSource, wanted: SubsetSpec, place: str) -> npt.NDArray[np.
     return chosen
 
 
+def _thinned(source: DataSource, members: Indices, spec: DataSpec) -> Indices:
+    share = 1.0 if spec.limit is None else spec.limit / len(source)
+    return take_fraction(source, members, share, seed=spec.split_seed)
+
+
 def _umkd_code(source: DataSource, members: Indices) -> Split:
     """Ten stratified folds of all images or of a subset, each by itself; two folds are held out.
 
@@ -92,11 +152,13 @@ def _umkd_code(source: DataSource, members: Indices) -> Split:
     """
     from sklearn.model_selection import StratifiedKFold
 
-    folds = StratifiedKFold(n_splits=FOLDS, shuffle=True, random_state=FOLD_SEED)
     targets = source.targets()[members]
-    try:
-        pieces = [members[held] for _, held in folds.split(members, targets)]
-    except ValueError as error:
-        raise RecipeError(f"data.split: {UMKD_CODE} cannot split these images: {error}") from None
+    for name, count in zip(source.classes, np.bincount(targets), strict=False):
+        if 0 < count < FOLDS:
+            raise RecipeError(
+                f"data.split: {UMKD_CODE} needs {FOLDS} images of every class, '{name}' has {count}"
+            )
+    folds = StratifiedKFold(n_splits=FOLDS, shuffle=True, random_state=FOLD_SEED)
+    pieces = [members[held] for _, held in folds.split(members, targets)]
     held = np.sort(np.concatenate([pieces[fold] for fold in HELD_OUT]))
     return Split(np.setdiff1d(members, held), held, held)

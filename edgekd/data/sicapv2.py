@@ -25,6 +25,7 @@ import numpy.typing as npt
 from edgekd.data.base import DataSource, Sample
 from edgekd.errors import DataError
 from edgekd.image import decode
+from edgekd.log import warn
 from edgekd.plugins import missing_package
 
 FOLDER = "SICAPv2"  # the archive's own folder
@@ -133,7 +134,10 @@ def _read_patients(path: Path, slides: set[str]) -> dict[str, str]:
         slide, patient = row.get("slide_id"), row.get("patient_id")
         if slide is not None and patient is not None:
             found[str(slide).strip()] = f"patient {str(patient).strip()}"
-    return found if slides <= found.keys() else {}
+    missing = len(slides - found.keys())
+    if found and missing:
+        warn(f"{path}: {missing} of {len(slides)} slides have no patient; slides are the groups")
+    return {} if missing else found
 
 
 def _find_images(folder: Path, ids: Sequence[str]) -> list[Path]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,21 +77,33 @@ def make_split(
     return drawn
 
 
-def data_key(source: DataSource, *splits: Split) -> str:
-    """A hash of all labels, groups, files and the splits."""
-    parts = [part.tobytes() for split in splits for _, part in split.items()]
-    return digest([source.fingerprint(), [digest(part.hex()) for part in parts]])
+def data_key(source: DataSource, split: Split, subsets: Mapping[str, Split] | None = None) -> str:
+    """A hash of all labels, groups, files, the split and those of named subsets."""
+    parts: list[Any] = [digest(part.tobytes().hex()) for _, part in split.items()]
+    for name, subset in (subsets or {}).items():
+        parts.append([name, *(digest(part.tobytes().hex()) for _, part in subset.items())])
+    return digest([source.fingerprint(), parts])
 
 
 def check_split(source: DataSource, split: Split) -> None:
     """Raise DataError for the first thing that `split_problems` finds."""
-    for problem in split_problems(source, split):
+    refuse(split_problems(source, split))
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise DataError for the first of some problems."""
+    for problem in problems:
         raise DataError(problem, hint="edgekd data check RECIPE shows the whole data set")
 
 
 def split_problems(source: DataSource, split: Split) -> list[str]:
     """What must not be: an empty part, a class without training images, a group in two parts."""
-    targets, groups = source.targets(), np.asarray(source.groups())
+    return [*empty_problems(source, split), *crossing_problems(source, split)]
+
+
+def empty_problems(source: DataSource, split: Split) -> list[str]:
+    """An empty part, a class without training images."""
+    targets = source.targets()
     problems = [f"the {part} part is empty" for part, part_of in split.items() if not len(part_of)]
     counts = {
         part: (targets[indices, None] == np.arange(len(source.classes))).sum(axis=0)
@@ -103,19 +116,25 @@ def split_problems(source: DataSource, split: Split) -> list[str]:
             problems.append(
                 f"class '{name}' has no training image" + (f", but {seen}" if seen else "")
             )
+    return problems
+
+
+def crossing_problems(source: DataSource, split: Split) -> list[str]:
+    """A group in two parts."""
+    groups = np.asarray(source.groups())
     home: dict[str, str] = {}
     crossing: dict[str, str] = {}
     for part, indices in split.items():
         for group in np.unique(groups[indices]):
             if home.setdefault(group, part) != part:
                 crossing.setdefault(str(group), f"{home[group]} and {part}")
-    if crossing:
-        first, where = next(iter(crossing.items()))
-        problems.append(
-            f"{len(crossing)} groups (patients, lesions) are in more than one part; the first is "
-            f"'{first}', in {where}"
-        )
-    return problems
+    if not crossing:
+        return []
+    first, where = next(iter(crossing.items()))
+    return [
+        f"{len(crossing)} groups (patients, lesions) are in more than one part; the first is "
+        f"'{first}', in {where}"
+    ]
 
 
 def take_fraction(source: DataSource, indices: Indices, fraction: float, *, seed: int) -> Indices:

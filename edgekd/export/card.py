@@ -105,6 +105,8 @@ def _number(value: float | None) -> str:
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return "; ".join(map(_plain, value))
     if isinstance(value, dict):
         return ", ".join(f"{key} {entry}" for key, entry in sorted(value.items()))
     return str(value)

@@ -153,6 +153,7 @@ def _start(
             "key": key, "weights_sha256": weights_sha256, "versions": versions(),
             "data_fingerprint": materials.source.fingerprint(),
             **digests(materials.source, materials.split),
+            **({"caveats": materials.caveats()} if materials.caveats() else {}),
             "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
     )  # fmt: skip

@@ -59,6 +59,14 @@ class Materials:
         subset = self.recipe.subset_of(self.recipe.export.model)
         return split_of(self.source, self.recipe.data, subset)
 
+    def caveats(self) -> list[str]:
+        """What must be said beside every figure (see `protocol.caveats`)."""
+        from edgekd.data.protocol import UMKD_CODE, caveats, splits_of
+
+        if self.recipe.data.split != UMKD_CODE:  # a split need not be drawn again to say nothing
+            return []
+        return caveats(self.recipe, splits_of(self.source, self.recipe.data))
+
     def task(self) -> Task:
         folders = [Path(folder) for folder in self.recipe.plugins]
         spec = self.recipe.task

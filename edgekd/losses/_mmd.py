@@ -39,7 +39,7 @@ def mmd(student: Tensor, expert: Tensor, *, kernel: Kernel = "rbf", norm: Norm =
 
 def _mean(x: Tensor, y: Tensor) -> Tensor:
     """The mean of the summed kernels over all pairs of rows."""
-    squared = x.pow(2).sum(dim=1)[:, None] + y.pow(2).sum(dim=1)[None, :] - 2 * x @ y.T
+    squared = x.pow(2).sum(dim=1)[:, None] + y.pow(2).sum(dim=1)[None, :] - 2 * (x @ y.T)
     squared = squared.clamp(min=LEAST)  # (B, B)
     kernels = torch.stack([torch.exp(squared / (-2 * width**2)) for width in WIDTHS])
     return kernels.sum(dim=0).mean()

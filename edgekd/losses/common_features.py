@@ -93,14 +93,15 @@ class CommonFeatures(Loss):
         kernel: Kernel = "rbf",
         norm: Norm = "v",
         tap_activation: Literal["post", "pre"] = "post",
-        bins: tuple[int, ...] = BINS,
+        bins: tuple[int, ...] | None = None,
         stride: int = 1,
     ) -> None:
         super().__init__()
+        if filter == "none" and (stride > 1 or bins is not None):
+            raise ValueError("stride and bins belong to `filter: low_pass`")
+        bins = BINS if bins is None else bins
         if hidden < 1 or stride < 1 or not bins or min(bins) < 1:
             raise ValueError("hidden, stride and every one of bins must be at least 1")
-        if stride > 1 and filter == "none":
-            raise ValueError("stride belongs to `filter: low_pass`")
         self.tap = f"{tap}.pre" if tap_activation == "pre" else tap
         self.taps = (self.tap,)
         self.filtered = filter == "low_pass"

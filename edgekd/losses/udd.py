@@ -43,8 +43,8 @@ class UDD(Loss):
     `variant: paper` is Eq. 7, averaged over samples, regions and experts (`region_reduction: sum`
     adds the regions up, as Eq. 8 prints). `variant: official` is what the authors' code computes
     instead: the experts' region logits are averaged, and a row (a region of an image) costs
-    `w ((2 + u) alpha TCKD + (1 - u) beta NCKD)` with DKD's two parts at `temperature` and SDD's
-    weight w. Labels are needed; images without one do not count.
+    `w ((2 + u) alpha TCKD + (1 - u) beta NCKD)` with DKD's two parts at `temperature` (defaults 4,
+    1 and 8) and SDD's weight w. Labels are needed; images without one do not count.
 
     Two things in that code differ from the paper and are kept behind flags. `u` is a confidence
     (`uncertainty` takes 1 minus it). `row_order: shipped` reads u, stored sample after sample, in
@@ -62,14 +62,19 @@ class UDD(Loss):
         windows: tuple[int, ...] = (1, 2, 4),
         region_reduction: Literal["mean", "sum"] = "mean",
         pyramid: Pyramid | None = None,
-        temperature: float = 4.0,
-        alpha: float = 1.0,
-        beta: float = 8.0,
-        u: Literal["confidence", "uncertainty"] = "confidence",
-        row_order: Literal["shipped", "fixed"] = "shipped",
+        temperature: float | None = None,
+        alpha: float | None = None,
+        beta: float | None = None,
+        u: Literal["confidence", "uncertainty"] | None = None,
+        row_order: Literal["shipped", "fixed"] | None = None,
     ) -> None:
         super().__init__()
-        if temperature <= 0:
+        given = {"temperature": temperature, "alpha": alpha, "beta": beta, "u": u,
+                 "row_order": row_order}  # fmt: skip
+        for name, value in given.items():
+            if variant == "paper" and value is not None:
+                raise ValueError(f"{name} belongs to `variant: official`")
+        if temperature is not None and temperature <= 0:
             raise ValueError("temperature must be positive")
         self.variant = variant
         if variant == "paper":  # it is quadratic in the logits
@@ -80,11 +85,11 @@ class UDD(Loss):
         self.region_reduction = region_reduction
         default: Pyramid = "direct" if variant == "paper" else "from_finest"
         self.pyramid: Pyramid = pyramid or default
-        self.temperature = temperature
-        self.alpha = alpha
-        self.beta = beta
-        self.u = u
-        self.row_order = row_order
+        self.temperature = 4.0 if temperature is None else temperature
+        self.alpha = 1.0 if alpha is None else alpha
+        self.beta = 8.0 if beta is None else beta
+        self.u = u or "confidence"
+        self.row_order = row_order or "shipped"
 
     def setup(self, student: Outputs, teachers: Sequence[Outputs], facts: Facts) -> None:
         for outputs in (student, *teachers):

@@ -131,8 +131,25 @@ def _widens_only(module: nn.Module) -> bool:
 def head_of(network: Network) -> Callable[[Tensor], Tensor]:
     """Everything after global pooling, as a function of pooled features (M, D) -> (M, C).
 
-    A 1x1 map passes global pooling unchanged, so timm's own `forward_head` serves.
+    A 1x1 map passes global pooling unchanged, so timm's own `forward_head` serves. It answers as
+    in evaluation, also while its network trains: without dropout, and the rows that a term asks
+    about do not move the statistics of a BatchNorm.
     """
+    ask = _head_of(network)
+
+    def head(pooled: Tensor) -> Tensor:
+        training = [module for module in network.modules() if module.training]
+        network.eval()
+        try:
+            return ask(pooled)
+        finally:
+            for module in training:
+                module.training = True
+
+    return head
+
+
+def _head_of(network: Network) -> Callable[[Tensor], Tensor]:
     net: Any = network.net
     if hasattr(net, "forward_head"):
         return lambda pooled: net.forward_head(pooled[:, :, None, None])

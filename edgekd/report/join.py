@@ -30,6 +30,8 @@ def join(run: Path) -> ReportData:
     metric = task.metrics()[primary] if task else None
     label = metric.label if metric and metric.label else primary
     hosts, notes = host_tables(found, primary)
+    known = found.environment or (manifest.provenance if manifest else {})
+    notes += [str(text) for text in known.get("caveats") or ()]
     stages = training.stages(found, primary)
     if task is None:
         notes.append(f"the task '{name}' is not one of edgekd's own: per-class figures, "

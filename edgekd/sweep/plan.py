@@ -34,7 +34,7 @@ class DataKeys:
 
     def of(self, recipe: Recipe) -> str:
         """Open the data of a recipe. Raises DataError or RecipeError as training would."""
-        from edgekd.data.protocol import key_of, split_of
+        from edgekd.data.protocol import check_splits, key_of, splits_of
         from edgekd.data.read import open_source, open_store
 
         for folder in recipe.plugins:
@@ -44,9 +44,11 @@ class DataKeys:
         if name not in self.known:
             spec, subset = recipe.data, recipe.subset_of(recipe.export.model)
             source = open_source(spec, [Path(folder) for folder in recipe.plugins])
+            splits = splits_of(source, spec)
+            check_splits(source, spec, splits, [subset])
             # a prepared copy that is not there says so now
-            open_store(source, spec, split_of(source, spec, subset).used())
-            self.known[name] = key_of(source, spec)
+            open_store(source, spec, splits[subset].used())
+            self.known[name] = key_of(source, splits)
         return self.known[name]
 
 

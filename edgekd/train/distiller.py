@@ -81,6 +81,7 @@ class Distiller(nn.Module):
         where: str = "stage",
     ) -> None:
         super().__init__()
+        self.where = where
         self.specs: dict[str, Term] = dict(stage.losses)
         self.trained = list(stage.train)
         present = [*stage.train, *stage.frozen]

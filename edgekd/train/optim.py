@@ -42,7 +42,7 @@ def build_optimizer(spec: OptimizerSpec, distiller: Distiller) -> torch.optim.Op
         for part in term.rates:
             if part not in parts:
                 raise RecipeError(
-                    f"losses.{key}.rates: this term has no adapter '{part}'",
+                    f"{distiller.where}.losses.{key}.rates: this term has no adapter '{part}'",
                     hint=did_you_mean(part, parts) if parts else "it has no adapters",
                 )
     groups: list[dict[str, Any]] = [

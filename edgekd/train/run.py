@@ -15,7 +15,7 @@ import torch
 from edgekd import __version__
 from edgekd.data.splits import write_split
 from edgekd.errors import MissingOnHost
-from edgekd.log import say
+from edgekd.log import say, warn
 from edgekd.models.build import build_network, model_seed
 from edgekd.models.complexity import count
 from edgekd.models.network import OnnxTeacher
@@ -91,6 +91,10 @@ def distill(
             # what the last recipe left must not be taken for this one's
             forget_results(run)
         write_text(run.recipe, to_yaml(recipe))
+        for caveat in data.caveats:
+            warn(caveat)
+        for stale in run.root.glob("split.*.csv"):
+            stale.unlink()
         write_split(run.split, data.source, data.split)
         for subset, split in data.splits.items():
             if subset != data.target:
@@ -256,6 +260,7 @@ def _environment(
         "data": data.key,
         "split": split,
         "classes": list(data.task.classes),
+        "caveats": data.caveats,
         "seed": recipe.seed,
         "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "recipe_sha256": sha256(run.recipe),

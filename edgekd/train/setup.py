@@ -10,11 +10,10 @@ import numpy as np
 import torch
 
 from edgekd.data.base import UNLABELLED, DataSource
-from edgekd.data.protocol import UMKD_CODE, key_of, split_of
+from edgekd.data.protocol import caveats, check_splits, key_of, splits_of, used_by
 from edgekd.data.read import ImageStore, open_source, open_store
 from edgekd.data.splits import Split, take_fraction
 from edgekd.errors import RecipeError
-from edgekd.log import warn
 from edgekd.losses.base import Batch, Facts
 from edgekd.models.build import build_network, model_seed
 from edgekd.models.network import Network, OnnxTeacher
@@ -40,6 +39,7 @@ class Prepared:
     task: Task
     store: ImageStore
     key: str  # a hash of all labels, groups, files and the splits
+    caveats: list[str]  # what must be said beside every figure
 
     @property
     def split(self) -> Split:
@@ -53,27 +53,19 @@ def prepare(recipe: Recipe) -> Prepared:
     task_class = load("tasks", recipe.task.name, Task)  # type: ignore[type-abstract]
     task = task_class(classes=source.classes, primary=recipe.task.primary)
     target = recipe.subset_of(recipe.export.model)
+    splits = splits_of(source, recipe.data)
     wanted = {target, *(stage.data.subset for stage in recipe.stages.values())}
-    splits = {name: split_of(source, recipe.data, name) for name in wanted}
-    used = np.unique(np.concatenate([split.used() for split in splits.values()]))
-    store = open_store(source, recipe.data, used)
-    _warn_of_overlap(recipe, splits, splits[target])
-    return Prepared(source, splits, target, task, store, key_of(source, recipe.data))
-
-
-def _warn_of_overlap(recipe: Recipe, splits: dict[str | None, Split], target: Split) -> None:
-    """Say it where a protocol tests on images that trained a teacher, or that chose the epoch."""
-    if recipe.data.split != UMKD_CODE:
-        return
-    warn(f"data.split: {UMKD_CODE} chooses epochs and reports on the same images")
-    for name, stage in recipe.stages.items():
-        seen = np.intersect1d(splits[stage.data.subset].train, target.test)
-        if len(seen):
-            warn(
-                f"data.split: {UMKD_CODE}: {len(seen)} of the {len(target.test)} images that "
-                f"{recipe.export.model} is tested on train {', '.join(stage.train)} "
-                f"(stages.{name})"
-            )
+    check_splits(source, recipe.data, splits, wanted)
+    store = open_store(source, recipe.data, used_by(splits[name] for name in wanted))
+    return Prepared(
+        source,
+        {name: split for name, split in splits.items() if name in wanted},
+        target,
+        task,
+        store,
+        key_of(source, splits),
+        caveats(recipe, splits),
+    )
 
 
 def plugin_folders(recipe: Recipe) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekd.data.protocol import key_of, split_of
+from edgekd.data.protocol import check_splits, key_of, split_of, splits_of
 from edgekd.data.sicapv2 import SICAPv2
 from edgekd.data.splits import read_split, write_split
 from edgekd.errors import DataError, RecipeError
@@ -126,14 +126,36 @@ def test_a_split_that_validates_and_tests_on_the_same_images_survives_its_file(
         split_of(source, spec(f"csv:{tmp_path / 'split.csv'}"))
 
 
-def test_the_key_of_the_data_knows_its_subsets() -> None:
+def test_the_key_of_the_data_knows_its_subsets_by_name() -> None:
     source = of_counts(30, 20)
-    keys = {
-        key_of(source, data)
-        for data in (spec(), spec(a=[30, 20]), spec(a=[20, 20]), spec(b=[20, 20], a=[5, 5]))
-    }
-    assert len(keys) == 4
-    assert key_of(source, spec(a=[20, 20])) in keys
+    subsets: list[dict[str, list[int]]] = [
+        {},
+        {"a": [30, 20]},
+        {"a": [20, 20]},
+        {"a": [20, 20], "b": [9, 9]},
+        {"b": [20, 20], "a": [9, 9]},  # the same parts under each other's names
+    ]
+    keys = [key_of(source, splits_of(source, spec(**named))) for named in subsets]
+    assert len(set(keys)) == len(keys)
+    assert keys[2] == key_of(source, splits_of(source, spec(a=[20, 20])))
+
+
+def test_a_patient_may_not_train_in_one_subset_and_be_tested_in_another(tmp_path: Path) -> None:
+    targets, groups = [0, 0, 1, 1] * 10, [f"g{i}" for i in range(40)]
+    source = Plain(targets, groups=groups)
+    subsets = {"a": {"counts": [12, 12], "seed": 1}, "b": {"counts": [12, 12], "seed": 2}}
+    data = DataSpec.model_validate({"name": "x", "split": "6-2-2", "subsets": subsets})
+    splits = splits_of(source, data)
+    a, b = splits["a"], splits["b"]
+    ours = next(i for i in a.train if i not in b.used())
+    theirs = next(i for i in b.test if i not in a.used())
+    crossing = Plain(
+        targets, groups=["p" if i in (ours, theirs) else g for i, g in enumerate(groups)]
+    )
+    for name in ("a", "b"):
+        with pytest.raises(DataError, match=r"1 groups .* the first is 'p', in train and test"):
+            check_splits(crossing, data, splits, [name])
+    check_splits(source, data, splits, ["a", "b"])
 
 
 def test_a_count_above_what_there_is_takes_all_and_a_limit_thins_every_subset() -> None:
@@ -141,6 +163,8 @@ def test_a_count_above_what_there_is_takes_all_and_a_limit_thins_every_subset() 
     assert len(split_of(source, spec(a=[999, 50]), "a").used()) == 350
     few = spec(a=[999, 50]).model_copy(update={"limit": 250})
     assert len(split_of(source, few, "a").used()) == pytest.approx(175, abs=5)
+    code = few.model_copy(update={"split": "umkd_code"})
+    assert len(np.unique(split_of(source, code).used())) == pytest.approx(250, abs=5)
 
 
 def test_counts_that_do_not_fit_are_refused() -> None:
@@ -148,5 +172,7 @@ def test_counts_that_do_not_fit_are_refused() -> None:
         split_of(of_counts(30, 20), spec(a=[1, 2, 3]), "a")
     with pytest.raises(DataError, match="class 'c1' has no training image"):
         split_of(of_counts(30, 20), spec(a=[20, 0]), "a")
-    with pytest.raises(RecipeError, match="umkd_code cannot split these images"):
+    with pytest.raises(DataError, match="class 'c1' has no training image"):
+        split_of(of_counts(30, 20), spec("umkd_code", a=[20, 0]), "a")
+    with pytest.raises(RecipeError, match="umkd_code needs 10 images of every class, 'c1' has 4"):
         split_of(of_counts(30, 4, 3), spec("umkd_code", a=[5, 4, 3]), "a")

@@ -87,7 +87,9 @@ def test_images_that_no_table_lists_are_left_out(tmp_path: Path) -> None:
     assert Counter(source.parts()) == {"train": 64, "test": 16}
 
 
-def test_the_group_is_the_patient_and_without_patients_the_slide(tmp_path: Path) -> None:
+def test_the_group_is_the_patient_and_without_patients_the_slide(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = make(tmp_path)
     slides = ["16B0000007", "16B0000007", "16B0000003", "16B0000001", "16B0000001", "16B0000005"]
     assert SICAPv2(root=root).groups() == slides
@@ -100,6 +102,7 @@ def test_the_group_is_the_patient_and_without_patients_the_slide(tmp_path: Path)
     assert source[2].group == "patient 2"
     write_xlsx(labels, [("16B0000007", 1, 3, 4)], header)  # not for all slides
     assert SICAPv2(root=root).groups() == slides
+    assert "3 of 4 slides have no patient" in " ".join(capsys.readouterr().err.split())
 
 
 def test_cribriform_counts_as_g4_alone_or_beside_it(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -49,7 +51,24 @@ def test_the_paper_s_form_is_the_formula(
 def test_the_paper_s_form_does_not_look_at_labels() -> None:
     value = float(udd(network(1), network(2)))
     assert float(udd(network(1), network(2), targets=[-1, -1, -1])) == value
-    assert float(udd(network(1), network(2), temperature=1.0, alpha=3.0, beta=0.0)) == value
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        {"temperature": 1.0},
+        {"alpha": 3.0},
+        {"beta": 0.0},
+        {"u": "uncertainty"},
+        {"row_order": "fixed"},
+    ],
+)
+def test_the_paper_s_form_refuses_what_only_the_official_one_uses(
+    parameter: dict[str, Any],
+) -> None:
+    with pytest.raises(ValueError, match="belongs to `variant: official`"):
+        UDD(**parameter)
+    UDD(variant="official", **parameter)
 
 
 def test_the_paper_s_form_is_zero_only_for_equal_region_logits() -> None:

@@ -214,3 +214,22 @@ def test_a_network_without_such_blocks_has_no_tap_before_the_activation() -> Non
     with pytest.raises(RecipeError, match=r"model 'student' has no tap 's1\.pre'") as caught:
         Recorder(network, {"s1.pre"}, "student")
     assert caught.value.hint == "tap_activation=post"
+
+
+@pytest.mark.parametrize(
+    "arch", ["timm:mobilenetv4_conv_small", "torchvision:mobilenet_v3_small", "timm:ghostnetv2_100"]
+)
+def test_a_head_that_is_asked_again_answers_as_in_evaluation(arch: str) -> None:
+    """Regions must not move the statistics of a BatchNorm there, nor see a dropout."""
+    net = network(arch).eval()
+    recorder = Recorder(net, {"pooled"}, "net")
+    recorder.start()
+    with torch.no_grad():
+        logits = net(torch.rand(2, 3, 64, 64))
+    pooled = recorder.take()["pooled"]
+    net.train()
+    before = {name: value.clone() for name, value in net.named_buffers()}
+    torch.testing.assert_close(head_of(net)(pooled), logits, rtol=1e-4, atol=1e-5)
+    assert all(module.training for module in net.modules())
+    for name, value in net.named_buffers():
+        assert torch.equal(value, before[name]), name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from edgekd.errors import RecipeError
 from edgekd.recipe import OptimizerSpec
@@ -49,10 +50,20 @@ def test_a_terms_rates_multiply_that_of_parts_of_its_adapters() -> None:
 
 
 def test_a_part_that_the_term_does_not_have_is_an_error() -> None:
-    with pytest.raises(RecipeError, match=r"losses\.sfa\.rates: .* no adapter 'filtre'") as caught:
+    with pytest.raises(
+        RecipeError, match=r"stage\.losses\.sfa\.rates: .* no adapter 'filtre'"
+    ) as caught:
         build_optimizer(OptimizerSpec(), distiller(rates={"filtre": 0.1}))
     assert "did you mean 'filter'" in (caught.value.hint or "")
     plain = make({"ce": {"to": "s"}, "kd": {"from": "t", "to": "s", "rates": {"x": 1}}})
     with pytest.raises(RecipeError) as caught:
         build_optimizer(OptimizerSpec(), plain)
     assert caught.value.hint == "it has no adapters"
+
+
+@pytest.mark.parametrize("rate", [-1, float("nan"), float("inf")])
+def test_a_rate_that_would_train_uphill_is_refused(rate: float) -> None:
+    with pytest.raises(ValidationError, match="rates"):
+        distiller(rates={"filter": rate})
+    with pytest.raises(ValidationError, match="scale"):
+        OptimizerSpec(scale={"heads": rate})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +98,60 @@ def test_target_imbalanced_is_the_other_way_round(
     assert not set(whole.test) & (set(few.train) | set(few.val))
 
 
-def test_umkd_code_warns_of_what_the_teacher_has_seen(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_umkd_code_warns_everywhere_of_what_the_teacher_has_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = recipe_of(tmp_path, {"teacher": None, "distill": "few"}, split="umkd_code")
     data = prepare(load(path))
-    said = " ".join(capsys.readouterr().err.split())
-    assert "umkd_code chooses epochs and reports on the same images" in said
     seen = len(set(data.split.test) & set(data.splits[None].train))
     assert seen > 0
-    assert f"{seen} of the {len(data.split.test)} images that student is tested on train" in said
+    wanted = [
+        "umkd_code: the epoch was chosen on the very images that are reported as test",
+        f"umkd_code: {seen} of the {len(data.split.test)} images that student is tested on have "
+        "trained teacher (stage teacher)",
+    ]
+    assert data.caveats == wanted
+    out = tmp_path / "run"
+    monkeypatch.setattr("edgekd.doctor._try_export", lambda *_: None)
+    assert main(["distill", str(path), "--out", str(out)]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert all(f"warning: {text}" in said for text in wanted)
+    assert json.loads(RunDir(out).environment.read_text())["caveats"] == wanted
+    assert main(["report", str(out)]) == 0
+    report = (out / "report" / "report.md").read_text()
+    assert all(text.replace("_", "\\_") in report or text in report for text in wanted)
+    assert main(["data", "check", str(path)]) == 2
+    assert "umkd_code validates and tests on the same images" in capsys.readouterr().err
+
+
+def test_another_exported_model_is_scored_anew_and_no_split_of_before_is_left(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, root = tmp_path / "tiny.yaml", tmp_path / "run"
+    path.write_text((run.root.parent / "tiny.yaml").read_text())
+    shutil.copytree(run.root, root)
+    change = ["export.model=teacher", "export.reference=null"]
+    assert main(["distill", str(path), *change, "--out", str(root)]) == 0
+    scores = json.loads(RunDir(root).scores.read_text())
+    tested = len(ids_of(RunDir(root).split, "test"))
+    assert scores["teacher"]["test"]["accuracy"]["images"] == tested
+    assert scores["student"]["own_test"]["accuracy"]["images"] < tested
+    assert [path.name for path in root.glob("split.*.csv")] == ["split.few.csv"]
+
+
+def test_data_check_looks_at_every_subset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = recipe_of(tmp_path, {"distill": "few"})
+    assert main(["data", "check", str(path)]) == 0
+    assert main(["data", "check", str(path), "data.subsets.few.counts=[20,15,20,0]"]) == 2
+    assert "problem: data.subsets.few: class" in capsys.readouterr().out
+
+
+def test_a_subset_cannot_be_called_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = recipe_of(tmp_path, {"distill": "few"})
+    assert main(["distill", str(path), "data.subsets={all: {counts: [1, 1, 1, 1]}}"]) == 2
+    assert "data.subsets: `all` means all images" in capsys.readouterr().err
 
 
 def test_a_subset_that_is_not_there_comes_with_a_suggestion(
