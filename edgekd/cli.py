@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from edgekd.commands import data, device, importing, recipes, sweeping, workflow
+from edgekd.commands import data, device, importing, linting, recipes, sweeping, workflow
 from edgekd.errors import EdgekdError, MissingOnHost
 
 INTERRUPTED = 130
@@ -44,6 +44,7 @@ app.command()(workflow.bench)
 app.command()(workflow.report)
 app.command()(workflow.run)
 app.command()(sweeping.sweep)
+app.command("lint")(linting.lint_command)
 app.command()(device.predict)
 app.command()(device.verify)
 app.command()(device.doctor)

@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from edgekd.errors import BundleError, EdgekdError
-from edgekd.export.lint import INTEGER_OPERATORS, QUANTIZERS
+from edgekd.export.lint import INTEGER_OPERATORS
+from edgekd.export.lint_quantizers import QUANTIZERS
 from edgekd.plugins import missing_package
 from edgekd.rundir import sha256
 from edgekd.runtimes._onnx_graph import OnnxGraph, read_graph

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekd.cli import main
 from edgekd.errors import BundleError
-from edgekd.export.lint import check_qdq
+from edgekd.export.lint import HINTS, check_qdq, lint
 from tests.tiny_onnx import write_classifier, write_int8_classifier
 
 
@@ -138,7 +141,26 @@ def dynamic_height(model):
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
 
 
+def control_flow(model):
+    """An `If` whose branches give the same constant; nothing reads it."""
+    info = helper.make_tensor_value_info("same", TensorProto.FLOAT, [])
+    value = helper.make_tensor("one", TensorProto.FLOAT, [], [1.0])
+    branch = helper.make_graph(
+        [helper.make_node("Constant", [], ["same"], value=value)], "b", [], [info]
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.node.append(
+        helper.make_node("If", ["yes"], ["unused"], then_branch=branch, else_branch=branch)
+    )
+
+
+def weights_of_nan(model):
+    model.graph.initializer.append(numpy_helper.from_array(np.float32([1, np.nan]), "lost"))
+
+
 BROKEN = {
+    control_flow: "control-flow",
+    weights_of_nan: "not-finite",
     make_unsigned: "signed-int8",
     no_zero_point: "signed-int8",
     shift_zero_point: "zero-point",
@@ -207,3 +229,55 @@ def test_what_is_not_onnx_is_an_error_and_not_a_list_of_problems(tmp_path):
     path.write_bytes(b"\x89PNG not a model")
     with pytest.raises(BundleError, match=r"picture\.onnx is not"):
         check_qdq(path)
+
+
+def half_quantized_sum(path):
+    """A residual sum of a quantized and a float activation: legal, but slow."""
+    write_int8_classifier(path)
+    model = onnx.load(path)
+    model.graph.node.append(helper.make_node("Abs", ["feature"], ["other"]))
+    model.graph.node.append(helper.make_node("Add", ["input_dq", "input"], ["sum"]))
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_a_half_quantized_sum_is_legal_and_named_as_slow(tmp_path):
+    path = half_quantized_sum(tmp_path / "model.onnx")
+    assert check_qdq(path) == []
+    assert [(found.rule, found.is_legal) for found in lint(path)] == [("residual-input", True)]
+
+
+def test_every_rule_says_what_to_do():
+    seen = {*BROKEN.values(), "residual-input", "blocked"}
+    assert seen == set(HINTS)
+    assert all(HINTS.values())
+
+
+def test_the_command_says_what_is_wrong_where_and_what_to_do(tmp_path, capsys):
+    good = write_int8_classifier(tmp_path / "good.onnx")
+    assert main(["lint", str(good)]) == 0
+    assert "good.onnx: legal for ONNX Runtime, OpenVINO and TensorRT" in capsys.readouterr().out
+    model = onnx.load(good)
+    static_batch(model)
+    shift_zero_point(model)
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(model.SerializeToString())
+    assert main(["lint", str(good), str(bad)]) == 2
+    said = capsys.readouterr()
+    assert "input: the batch is fixed to 1 [static-batch]" in said.out
+    assert "hint: quantize symmetrically, with all zero points 0" in said.out
+    assert "error: 1 of 2 files is not legal for every runtime" in said.err
+
+
+def test_the_command_as_json(tmp_path, capsys):
+    path = half_quantized_sum(tmp_path / "model.onnx")
+    assert main(["lint", str(path), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["legal"] is True
+    assert found["problems"][0]["rule"] == "residual-input"
+    assert found["problems"][0]["legal"] is True
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path, capsys):
+    assert main(["lint", str(tmp_path / "absent.onnx")]) == 2
+    assert "error: no such model" in capsys.readouterr().err
