@@ -156,6 +156,33 @@ def modules(record: Record) -> str:
     return "\n".join(lines)
 
 
+def proportions(found: Record, watched: list[str]) -> str:
+    """How often each model names some classes, and how often it is right about them."""
+    classes, runs = found["classes"], found["runs"]
+    heads = "".join(f" named {name} | recall {name} |" for name in watched)
+    lines = [f"| model |{heads} OA | seeds |", "|---|" + "---:|" * (2 * len(watched) + 2)]
+    true = "".join(f" {found['test'][classes.index(name)]:.2f} |  |" for name in watched)
+    lines.append(f"| *the test images* |{true}  |  |")
+    rows = {name: ("base", name) for name in ("expert_a", "expert_a, corrected")}
+    rows |= {LABELS[variant]: (variant, "student") for variant in METHODS}
+    for label, (variant, model) in rows.items():
+        seen = [
+            models[model]
+            for name, models in runs.items()
+            if name.rpartition(".")[0] == variant and model in models
+        ]
+        if not seen:
+            continue
+        cells = []
+        for name in watched:
+            at = classes.index(name)
+            for key in ("named", "recall"):
+                cells.append(f"{sum(one[key][at] for one in seen) / len(seen):.2f}")
+        cells.append(f"{sum(one['accuracy'] for one in seen) / len(seen):.3f}")
+        lines.append(f"| {label} | " + " | ".join(cells) + f" | {len(seen)} |")
+    return "\n".join(lines)
+
+
 def facts(record: Record) -> str:
     """How many images and seeds, and the command that made it."""
     split = record["split"]
@@ -185,6 +212,7 @@ def umkd() -> dict[str, str]:
         "retinamnist": methods(retina, "umkd_table2", sources, five),
         "retinamnist-target": methods(retina, "umkd_table2", target, five),
         "modules": modules(retina),
+        "proportions": proportions(record_of("umkd-ham10000-classes"), ["nv", "mel"]),
     }
 
 

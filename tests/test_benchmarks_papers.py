@@ -7,19 +7,26 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+
+from edgekd.results import Predictions
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def papers() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("papers", ROOT / "benchmarks" / "papers.py")
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def papers() -> ModuleType:
+    return load("papers")
 
 
 def cell(value: float) -> dict[str, Any]:
@@ -79,3 +86,38 @@ def test_modules_are_marked_and_compared_with_none(papers: ModuleType) -> None:
 def test_a_block_that_nobody_makes_is_named(papers: ModuleType) -> None:
     with pytest.raises(SystemExit, match="there is no block 'x'; known: y"):
         papers.render("<!-- block x -->\n\n<!-- end -->", {"y": ""})
+
+
+def test_proportions_count_what_is_named_and_what_is_right(papers: ModuleType) -> None:
+    one = {"named": [0.75, 0.25], "recall": [1.0, 0.5], "accuracy": 0.75}
+    other = {"named": [0.25, 0.75], "recall": [0.5, 1.0], "accuracy": 0.25}
+    found = {
+        "classes": ["nv", "mel"],
+        "test": [0.5, 0.5],
+        "runs": {
+            "base.seed1": {"student": one, "expert_a": other},
+            "base.seed2": {"student": other},
+            "sfa-cfa.seed1": {"student": one},
+        },
+    }
+    lines = papers.proportions(found, ["mel"]).splitlines()
+    assert lines[2:] == [
+        "| *the test images* | 0.50 |  |  |  |",
+        "| expert_a | 0.75 | 1.00 | 0.250 | 1 |",
+        "| **UMKD** (`paper`) | 0.50 | 0.75 | 0.500 | 2 |",
+    ]
+
+
+def test_correcting_an_experts_logits_changes_what_it_names() -> None:
+    shift = load("class_shift")
+    logits = np.array([[1.0, 0.0], [0.5, 0.0], [0.0, 2.0]], dtype=np.float32)
+    targets = np.array([0, 1, 1])
+    ids = ["a", "b", "c"]
+    predictions = Predictions(ids, ids, targets, logits)
+    plain = shift.counts(predictions)
+    assert plain["named"] == [pytest.approx(2 / 3), pytest.approx(1 / 3)]
+    assert plain["recall"] == [1.0, 0.5]
+    corrected = shift.counts(predictions, np.log(np.array([0.5, 0.5]) / np.array([0.6, 0.4])))
+    assert corrected["accuracy"] == pytest.approx(2 / 3)
+    more = shift.counts(predictions, np.log(np.array([0.5, 0.5]) / np.array([0.7, 0.3])))
+    assert more["recall"] == [1.0, 1.0]
