@@ -21,10 +21,13 @@ def study() -> ModuleType:
 
 def test_every_table_can_be_made_again_from_its_results() -> None:
     module = study()
+    papers = (ROOT / "benchmarks" / "papers.py").read_text(encoding="utf-8")
     walked = 0
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         if "variants" not in record:  # a benchmark with a table of its own form, and its own test
+            continue
+        if f'record_of("{path.stem}")' in papers:  # on a page of docs/papers, with its own test
             continue
         document = ROOT / "docs" / "studies" / f"{path.stem}.md"
         text = document.read_text(encoding="utf-8")
