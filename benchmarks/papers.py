@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import re
 import sys
 from pathlib import Path
@@ -18,12 +17,11 @@ from typing import Any
 
 from edgekd import published
 from edgekd.rundir import write_text
-from edgekd.stats import mean_interval
+from edgekd.sweep import show, table
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs" / "papers"
 BLOCK = re.compile(r"(<!-- block ([a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-NOT_RUN = "not run"
 METHODS = {  # variant -> the row of UMKD's Tables 1 and 2
     "alone": "ResNet18_student_alone",
     "fitnet": "FitNet",
@@ -73,28 +71,21 @@ def values(
 
 def spread(found: dict[int, float]) -> str:
     """Mean and standard deviation over seeds."""
-    if not found:
-        return NOT_RUN
-    mean = sum(found.values()) / len(found)
-    if len(found) < 2:
-        return f"{mean:.3f}"
-    squares = sum((value - mean) ** 2 for value in found.values())
-    return f"{mean:.3f} ± {math.sqrt(squares / (len(found) - 1)):.3f}"
+    return show.spread(table.cell_of(len(found), found, {}))
 
 
 def difference(ours: dict[int, float], theirs: dict[int, float]) -> str:
     """The paired difference over the seeds that both have, with its 95 % interval."""
-    shared = sorted(set(ours) & set(theirs))
-    if not shared:
-        return NOT_RUN
-    point, low, high = mean_interval([ours[seed] - theirs[seed] for seed in shared])
-    return f"{point:+.3f}" if len(shared) < 2 else f"{point:+.3f} [{low:+.3f}, {high:+.3f}]"
+    shared = len(set(ours) & set(theirs))
+    return show.difference(table.cell_of(shared, ours, theirs))
 
 
-def methods(record: Record, table: str, scenario: str, metrics: list[str]) -> str:
+def methods(record: Record, printed_in: str, scenario: str, metrics: list[str]) -> str:
     """One line per method in the paper's order: printed, measured, and UMKD minus this one."""
     is_target = scenario == "target_imbalanced"
-    printed = {row.method: row for row in published.table(table).rows if row.scenario == scenario}
+    printed = {
+        row.method: row for row in published.table(printed_in).rows if row.scenario == scenario
+    }
     heads = "".join(f" {NAMES[name]} |" for name in metrics)
     lines = [
         f"| method | published OA | published mAcc |{heads} UMKD minus this, OA | … mAcc | seeds |",

@@ -72,7 +72,7 @@ class CheckReport:
 def check(source: DataSource, split: Split, *, near: bool = True) -> CheckReport:
     """Decode every image once and report; nothing is raised for what the data has wrong.
 
-    `split` may come from `make_split(..., verify=False)`, so that its faults are reported too.
+    `split` may come from `protocol.splits_of`, which judges nothing: its faults are reported too.
     `near` looks for images that were resized or recompressed into another part.
     """
     parts = np.full(len(source), "", dtype="<U5")

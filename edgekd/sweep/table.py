@@ -157,13 +157,14 @@ def _row(record: Record, model: str, source: str, variant: str | None) -> Row:
         reference = _values(record, _model(record, base), base, name)
         compares = variant is not None and variant != base
         runs = len(_cells(record, model, source))
-        cells[name] = _cell(runs, values, reference if compares else {})
+        cells[name] = cell_of(runs, values, reference if compares else {})
     failed = [n for n in record.get("failures", {}) if n.rpartition("/")[0] == variant]
     note = f"{len(failed)} failed" if failed else ""
     return Row(model, variant, cells, len(_cells(record, model, source)), note)
 
 
-def _cell(runs: int, values: dict[int, float], baseline: dict[int, float]) -> Cell:
+def cell_of(runs: int, values: dict[int, float], baseline: dict[int, float]) -> Cell:
+    """A score by seed, beside that of a baseline."""
     mean = sum(values.values()) / len(values) if values else None
     deviation = None
     if mean is not None and len(values) > 1:
