@@ -21,7 +21,7 @@ from edgekd.rundir import sha256, write_text
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 INPUT_NAME = "input"  # float32 (N, 3, size, size), RGB in [0, 1]
-OUTPUT_NAME = "logits"  # float32 (N, C)
+OUTPUT_NAME = "logits"  # float32 (N, ...), see Task.logits_shape; one class per image: (N, C)
 # bench/ holds measurements made on the device after the bundle was closed
 UNLISTED = ("bench",)
 
@@ -82,9 +82,10 @@ class Artifact(Record):
     file: str  # the file a runtime opens, relative to the bundle
     files: list[str]  # all files it consists of
     runtime: str  # the runtime plug-in that runs it
-    precision: str  # fp32, fp16, int8
+    precision: str  # fp32, fp16, int8, int8-aware, mixed
     made_from: str | None = None  # the artifact it was lowered from
     notes: list[str] = []
+    float_layers: list[str] = []  # layers that stayed in float because of what was measured
     gate: Gate | None = None  # None: never judged, so it may not ship
     scores: Scores | None = None  # on the test part
 

@@ -157,7 +157,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     from edgekd.models.network import OnnxTeacher
     from edgekd.train.hardware import check_compile, check_hardware, scoring_device
     from edgekd.train.optim import build_optimizer
-    from edgekd.train.setup import class_counts, make_distiller, stage_feed
+    from edgekd.train.setup import class_counts, make_distiller, quantize_trained, stage_feed
     from edgekd.train.stages import check_teachers, learns_first
 
     say("dry run: one small batch through every stage and the export")
@@ -184,7 +184,8 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
         feed = stage_feed(recipe, data, stage, name)
         counts = class_counts(feed, outputs)
         try:
-            distiller = make_distiller(recipe, name, networks, data.task, counts)
+            present = quantize_trained(recipe, name, networks, data)
+            distiller = make_distiller(recipe, name, present, data.task, counts)
             build_optimizer(stage.optimizer, distiller)  # its names fit
             distiller.train()
             values = distiller(batch, Clock(1, stage.epochs, 0, 1))

@@ -26,7 +26,17 @@ NOT_PLUGINS = {
     "tasks": {"base", "scores"},
     "losses": {"base"},
     "runtimes": {"base", "session"},
-    "data": {"base", "check", "origin", "prepare", "prepared", "protocol", "read", "splits"},
+    "data": {
+        "base",
+        "calibration",
+        "check",
+        "origin",
+        "prepare",
+        "prepared",
+        "protocol",
+        "read",
+        "splits",
+    },
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 

@@ -108,6 +108,7 @@ class StageSpec(Section):
     epochs: Positive = 1
     accumulate: Positive = 1
     cache: CacheSpec | None = None  # for terms that need a teacher's logits only
+    quantize: Literal["int8"] | None = None  # the trained models compute as they will in int8
     select: Literal["best", "last"] = "best"  # which epoch's weights go on, by the primary score
 
 
@@ -140,11 +141,23 @@ class CalibrationSpec(Section):
     seed: int = 0
 
 
+class ControlSpec(Section):
+    """How int8-aware and mixed choose which layers stay in float: on validation images."""
+
+    # points of the primary score; the gate's own limit is for other images, so aim below it
+    max_drop: Annotated[float, Field(ge=0, le=0.5)] = 0.25
+    images: Annotated[int, Field(ge=8)] = 1000  # at most; drawn evenly, classes as they come
+    seed: int = 0
+
+
 class ExportSpec(Section):
     model: str = "student"
     reference: str | None = None  # exported beside it, to compare with (usually the teacher)
     make: list[str] = ["onnx-fp32"]
+    # what is made besides where the gate refuses an int8 artifact
+    if_refused: list[Literal["mixed", "int8-aware", "fp16"]] = ["mixed"]
     calibration: CalibrationSpec = CalibrationSpec()
+    control: ControlSpec = ControlSpec()
     gate: GateSpec = GateSpec()
 
 

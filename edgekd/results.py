@@ -42,12 +42,15 @@ Scores = dict[str, Score]
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one model said about one part of the data. Kept in the run, never in a bundle."""
+    """What one model said about one part of the data. Kept in the run, never in a bundle.
+
+    The first axis counts images; what a target and a logit stand for is the task's (tasks/base.py).
+    """
 
     ids: list[str]
     groups: list[str]
-    targets: npt.NDArray[np.int64]  # (N,)
-    logits: npt.NDArray[np.float32]  # (N, C)
+    targets: npt.NDArray[np.int64]  # (N, ...)
+    logits: npt.NDArray[np.float32]  # (N, ...)
 
     def save(self, path: Path) -> None:
         """Write atomically as .npz without pickled objects."""

@@ -12,7 +12,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from edgekd.recipe import ModelSpec, Recipe
+from edgekd.recipe import ModelSpec, Recipe, StageSpec
 from edgekd.recipe_load import digest
 from edgekd.rundir import sha256
 
@@ -29,7 +29,8 @@ def stage_keys(recipe: Recipe, data_key: str) -> dict[str, str]:
                 "format": FORMAT,
                 "before": list(keys.values()),
                 "name": name,  # it seeds order and adapters
-                "stage": stage.model_dump(mode="json", by_alias=True),
+                "stage": stage.model_dump(mode="json", by_alias=True, exclude={"quantize"}),
+                **_quantization(recipe, stage),
                 "models": {model: model_key(recipe.models[model]) for model in used},
                 "losses": file_keys(recipe.plugins),
                 "data": data_key,
@@ -44,6 +45,14 @@ def stage_keys(recipe: Recipe, data_key: str) -> dict[str, str]:
             }
         )
     return keys
+
+
+def _quantization(recipe: Recipe, stage: StageSpec) -> dict[str, Any]:
+    """The quantizers' first ranges come from the images that the export calibrates on."""
+    if stage.quantize is None:
+        return {}
+    images = recipe.export.calibration.model_dump(mode="json")
+    return {"quantize": [stage.quantize, images]}
 
 
 def scored_key(recipe: Recipe, data_key: str, keys: dict[str, str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from edgekd.bundle import INPUT_NAME, Artifact
 from edgekd.errors import BundleError, MissingOnHost
 from edgekd.export.golden import FOLDER, Golden, compare, preprocess_all, read_golden
-from edgekd.export.parity import PARITY, PIXELS
+from edgekd.export.parity import PARITY, PIXELS, agrees
 from edgekd.image import Float32
 from edgekd.recommend import is_refused
 from edgekd.runtimes.session import Target, open_session, resolve, runtime_class
@@ -23,9 +23,9 @@ def verify(target: Path) -> list[dict[str, Any]]:
 
     One row per thing that was looked at, with `check` (files, preprocessing, artifact) and
     `result` (ok, failed, skipped). An fp32 artifact fails if its logits are off by more than
-    1e-3 of the largest; an int8 one if they are not finite, or further off (`relative`) than at
-    export by half and 2 % of the largest logit: then this processor computes something else than
-    what the gate judged.
+    1e-3 of the largest, or its decisions are others (`parity.agrees`); an int8 one if its logits
+    are not finite, or further off (`relative`) than at export by half and 2 % of the largest
+    logit: then this processor computes something else than what the gate judged.
 
     Raises BundleError at the first file that is not as it was exported.
     """
@@ -65,17 +65,17 @@ def _artifact(target: Target, artifact: Artifact, golden: Golden) -> dict[str, A
                          for start in range(0, len(inputs), step)]  # fmt: skip
                 return np.concatenate(parts).astype(np.float32)
 
-            result = compare(golden, target.manifest.input, model)
+            assert session.task is not None  # it is None for a file without a manifest only
+            result = compare(golden, target.manifest.input, model, session.task)
             ran = session.inspect().precision
     except MissingOnHost as error:
         return {**row, "result": SKIPPED, "reason": error.message}
     is_exact = artifact.precision == "fp32"
-    is_close = result.relative <= PARITY and result.flips == 0
     checks = artifact.gate.checks if artifact.gate else []
     at_export = next((check.value for check in checks if check.name == "parity"), None)
     limit = PARITY if is_exact else None if at_export is None else 1.5 * at_export + 0.02
     as_before = limit is None or result.relative <= limit
-    good = result.is_finite and (is_close if is_exact else as_before)
+    good = agrees(result) if is_exact else result.is_finite and as_before
     return {
         **row, "ran_in": ran, "images": result.images, "max_diff": result.logits,
         "relative": result.relative, "at_export": at_export, "limit": limit, "flips": result.flips,

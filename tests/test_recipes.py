@@ -14,7 +14,8 @@ def test_every_recipe_and_variant_loads_and_says_something_of_its_own() -> None:
         seen = {}
         for variant in (None, *entry.variants):
             recipe = load(entry.path, variant=variant)
-            key = digest([stage.model_dump(by_alias=True) for stage in recipe.stages.values()])
+            parts = [*recipe.stages.values(), *recipe.models.values()]
+            key = digest([part.model_dump(by_alias=True) for part in parts])
             assert key not in seen, f"{entry.name}: {variant} and {seen.get(key)} are the same"
             seen[key] = variant
             names.add(recipe.name)

@@ -30,7 +30,7 @@ class TestImages:
 
     source: DataSource
     indices: npt.NDArray[np.int64]
-    targets: npt.NDArray[np.int64]  # (N,) class indices of the manifest
+    targets: npt.NDArray[np.int64]  # (N, ...) as the task has them; classes are the manifest's
     input: InputSpec
     _kept: list[npt.NDArray[np.uint8]] = field(default_factory=list)
 
@@ -96,7 +96,8 @@ def score(
 ) -> tuple[Scores, Predictions]:
     """All scores of the bundle's task, with intervals, and the predictions they come from.
 
-    `progress` is called with the number of images done since its last call.
+    `progress` is called with the number of images done since its last call. Raises DataError for
+    images that are labelled for another task, BundleError for logits that are not finite.
     """
     if session.task is None:
         raise BundleError(f"{session.artifact.file} is in no bundle: it can be timed, not scored")

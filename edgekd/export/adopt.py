@@ -15,20 +15,20 @@ from edgekd.data.origin import digests
 from edgekd.errors import BundleError, DataError, EdgekdError
 from edgekd.export import golden as goldens
 from edgekd.export.adapt import adapt
-from edgekd.export.artifacts import Evidence, make_artifact, onnx_file, prove
+from edgekd.export.artifacts import Evidence, make_each, onnx_file
 from edgekd.export.assumed import assumed, doubts, is_drawn
 from edgekd.export.card import model_card
 from edgekd.export.foreign import Foreign, check_packages, first_line, read_foreign, shown
+from edgekd.export.given import Given, Say
 from edgekd.export.graph_cost import count_macs, count_params
 from edgekd.export.make import keep_measurements, unchanged, versions
-from edgekd.export.materials import Materials, Say
+from edgekd.export.materials import Materials
 from edgekd.export.original import Original, Pixels
 from edgekd.export.place import FILE, check_place, is_same_evidence, leaving_nothing, older
 from edgekd.export.plan import EXACT, ONNX, Step, module_of, plan
 from edgekd.export.same import prove_same
 from edgekd.export.tidy import write
 from edgekd.export.verdicts import accept, add, carry_reasons, check_reason, raise_if_failed
-from edgekd.image import UInt8
 from edgekd.log import say as say_to_person
 from edgekd.log import warn
 from edgekd.recipe import Recipe
@@ -143,11 +143,8 @@ class _Job:
                 changes.append("multiply-accumulates could not be counted: some shapes are unknown")
             evidence = self._evidence(original, golden)
             doubted: list[str] = []
-            for step in steps:
-                self.say(f"{name}: making {step.name}")
-                artifact = make_artifact(step, draft, self._calibration)
-                artifact, _ = prove(artifact, draft, evidence)
-                if step.name == f"{ONNX}-{EXACT}":
+            for artifact, _ in make_each(name, steps, draft, self._given(), evidence):
+                if artifact.name == f"{ONNX}-{EXACT}":
                     doubted = doubts(artifact.scores, self.task.outputs(),
                                      is_drawn=is_drawn(self.wanted.recipe.data.split))  # fmt: skip
                     notes = [f"imported from {self.file.path.name}", *changes, *told, *doubted]
@@ -214,9 +211,14 @@ class _Job:
         reference = self.materials.from_logits(original.logits_of(squares))
         return replace(evidence, reference=reference, squares=squares)
 
-    def _calibration(self) -> UInt8:
-        assert self.materials is not None  # `adopt` has refused what would need it
-        return self.materials.calibration()
+    def _given(self) -> Given:
+        if self.materials is not None:
+            return self.materials.given()
+
+        def refuse() -> Any:
+            raise AssertionError("`adopt` has refused what would need images")
+
+        return Given(refuse, refuse, self.task, self.wanted.recipe.export, self.say)
 
     def _say_score(self, manifest: Manifest) -> None:
         """The score of the file itself."""
@@ -281,7 +283,7 @@ def _task(wanted: Wanted, materials: Materials | None) -> Task:
 
 def _is_calibrated(step: Step) -> bool:
     is_pass = step.target == ONNX and step.precision != EXACT
-    return is_pass and bool(module_of(step).USES_CALIBRATION)
+    return is_pass and bool(module_of(step).NEEDS)
 
 
 def _key(wanted: Wanted, file: Foreign, materials: Materials | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,11 +10,12 @@ import numpy as np
 
 from edgekd import plugins
 from edgekd.bundle import INPUT_NAME, OUTPUT_NAME, Artifact
-from edgekd.errors import BundleError
+from edgekd.errors import BundleError, EdgekdError
 from edgekd.export.gate import gate
+from edgekd.export.given import Given, Made
 from edgekd.export.golden import Golden, compare
 from edgekd.export.lint import check_qdq
-from edgekd.export.plan import EXACT, ONNX, Step, module_of
+from edgekd.export.plan import EXACT, INT8, ONNX, Step, module_of, plan
 from edgekd.image import Float32, UInt8
 from edgekd.recipe import GateSpec
 from edgekd.recipe_data import InputSpec
@@ -39,14 +40,14 @@ class Evidence:
     why_no_images: str = "no test images"
 
 
-def make_artifact(step: Step, folder: Path, calibration: Callable[[], UInt8]) -> Artifact:
-    """Make `step` from the files already in `folder`; `calibration` reads training images.
+def make_artifact(step: Step, folder: Path, given: Given) -> Artifact:
+    """Make `step` from the files already in `folder`.
 
     `model.fp32.onnx` must be there. Raises BundleError if the result breaks a rule that the
     three runtimes have in common.
     """
     made_from = onnx_file(step.precision if step.target != ONNX else EXACT)
-    notes: list[str] = []
+    made = Made([])
     if step.target != ONNX:
         lowering = module_of(step)
         paths = lowering.lower(folder / made_from, folder, step.precision)
@@ -54,9 +55,7 @@ def make_artifact(step: Step, folder: Path, calibration: Callable[[], UInt8]) ->
     else:
         paths, runtime = [folder / onnx_file(step.precision)], "onnxruntime"
         if step.precision != EXACT:
-            module = module_of(step)
-            squares = calibration() if module.USES_CALIBRATION else np.zeros((0, 1, 1, 3), np.uint8)
-            notes = module.convert(folder / made_from, paths[0], squares)
+            made = module_of(step).convert(folder / made_from, paths[0], given)
         problems = check_qdq(paths[0])
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -66,7 +65,50 @@ def make_artifact(step: Step, folder: Path, calibration: Callable[[], UInt8]) ->
             )
     names = [path.relative_to(folder).as_posix() for path in paths]
     return Artifact(name=step.name, file=names[0], files=names, runtime=runtime,
-                    precision=step.precision, made_from=step.made_from, notes=notes)  # fmt: skip
+                    precision=step.precision, made_from=step.made_from, notes=made.notes,
+                    float_layers=made.float_layers)  # fmt: skip
+
+
+def make_each(
+    model: str, steps: Sequence[Step], folder: Path, given: Given, evidence: Evidence
+) -> Iterator[tuple[Artifact, Predictions | None]]:
+    """Make and judge each step; where full int8 is refused, what `export.if_refused` names too.
+
+    What was not asked for and cannot be made (without validation images, say) is said and left.
+    """
+    todo = list(steps)
+    missing: set[str] = set()
+    for step in todo:
+        if step.made_from in missing:
+            missing.add(step.name)
+            continue
+        given.say(f"{model}: making {step.name}")
+        try:
+            artifact = make_artifact(step, folder, given)
+        except EdgekdError as error:
+            if step in steps:
+                raise
+            given.say(f"  {step.name} cannot be made: {error.message}")
+            missing.add(step.name)
+            continue
+        artifact, predictions = prove(artifact, folder, evidence)
+        yield artifact, predictions
+        todo += _instead(artifact, folder, given.spec.if_refused, todo)
+
+
+def _instead(
+    artifact: Artifact, folder: Path, precisions: Sequence[str], planned: Sequence[Step]
+) -> list[Step]:
+    if artifact.precision != INT8 or artifact.gate is None or artifact.gate.verdict != "refused":
+        return []
+    target = artifact.name.removesuffix(f"-{INT8}")
+    wanted = plan([f"{target}-{precision}" for precision in precisions])
+    return [
+        step
+        for step in wanted
+        if step not in planned
+        and not (step.target == ONNX and (folder / onnx_file(step.precision)).exists())
+    ]
 
 
 def onnx_file(precision: str) -> str:
@@ -105,7 +147,7 @@ def prove(
         def model(inputs: Float32) -> Float32:
             return np.asarray(session.run({INPUT_NAME: inputs})[OUTPUT_NAME], dtype=np.float32)
 
-        golden = compare(evidence.golden, evidence.input, model)
+        golden = compare(evidence.golden, evidence.input, model, evidence.task)
         if evidence.reference is not None and evidence.squares is not None:
             logits = logits_of(session, evidence.squares, BATCH)
             predictions = replace(evidence.reference, logits=np.asarray(logits, dtype=np.float32))

@@ -5,22 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edgekd import plugins, recipe_load
 from edgekd.bundle import Artifact, Manifest, close_bundle, open_bundle
 from edgekd.data.origin import check_same_split
 from edgekd.errors import BundleError, DataError, EdgekdError
 from edgekd.export import golden as goldens
-from edgekd.export.artifacts import Evidence, logits_on, make_artifact, prove
+from edgekd.export.artifacts import Evidence, logits_on, make_each
 from edgekd.export.card import model_card
-from edgekd.export.materials import Materials, Say
+from edgekd.export.given import Given, Say
+from edgekd.export.materials import Materials
 from edgekd.export.plan import EXACT, ONNX, plan
 from edgekd.export.verdicts import accept, accepted, add
-from edgekd.image import UInt8
-from edgekd.recipe import GateSpec, Recipe
+from edgekd.recipe import ExportSpec, GateSpec, Recipe
 from edgekd.results import Predictions
 from edgekd.rundir import RunDir, only_one, only_one_on, replace_folder, sha256, write_text
 from edgekd.tasks.base import Task
@@ -73,13 +74,10 @@ def _extend(
     with replace_folder(folder) as draft:
         shutil.copytree(folder, draft, dirs_exist_ok=True)
         evidence = _evidence(draft, manifest, recipe, task, materials, problem)
-        for step in steps:
-            say(f"{manifest.model.name}: making {step.name}")
-            calibration = _calibration(materials, problem, is_imported)
-            artifact = make_artifact(step, draft, calibration)
-            artifact, predictions = prove(artifact, draft, evidence)
+        given = _given(materials, problem, is_imported, task, recipe, say)
+        for artifact, predictions in make_each(manifest.model.name, steps, draft, given, evidence):
             if predictions is not None and is_run:
-                predictions.save(parent.predictions(step.name, "test"))
+                predictions.save(parent.predictions(artifact.name, "test"))
             manifest = add(manifest, artifact, reason, say)
         manifest = accepted(manifest, reason)
         write_text(draft / "model-card.md", model_card(manifest))
@@ -175,16 +173,19 @@ def _task(manifest: Manifest, recipe: Recipe | None, may_run_code: bool) -> Task
     return cls(classes=manifest.classes, primary=manifest.primary)
 
 
-def _calibration(
-    materials: Materials | None, problem: str, is_imported: bool
-) -> Callable[[], UInt8]:
-    def read() -> UInt8:
-        if materials is None:
-            again = "edgekd import FILE.onnx ... data.name=folder data.root=IMAGES"
-            raise BundleError(
-                f"quantizing needs training images, but {problem}",
-                hint=again if is_imported else "edgekd export RUN, where the data is",
-            )
-        return materials.calibration()
+def _given(
+    materials: Materials | None, problem: str, is_imported: bool, task: Task,
+    recipe: Recipe | None, say: Say,
+) -> Given:  # fmt: skip
+    """The data for precision passes; without it, asking for images says why there are none."""
+    if materials is not None:
+        return materials.given()
 
-    return read
+    def refuse() -> Any:
+        again = "edgekd import FILE.onnx ... data.name=folder data.root=IMAGES"
+        raise BundleError(
+            f"quantizing needs training images, but {problem}",
+            hint=again if is_imported else "edgekd export RUN, where the data is",
+        )
+
+    return Given(refuse, refuse, task, recipe.export if recipe else ExportSpec(), say)

@@ -14,13 +14,19 @@ What is looked at, and how it decides (the first that applies, from the top):
 
 Calibration, McNemar's p and classes with fewer positives are reported and decide nothing.
 
+What is right, and what is found of a class, the task says (tasks/base.py): of each image, in whole
+or in part. A sensitivity is the mean over the images that hold the class of the share of it that is
+found, so that a small lesion counts as much as a large one. McNemar's test is for whole decisions
+and is left out where any is right in part.
+
 The evidence rule guards the bootstrap where it is blind: with few or no flipped decisions its
 interval shrinks to a point however small the test set is. Groups are counted as lost, won or
 unchanged, and Tango's upper 95 % bound on (lost - won) / groups, times the share of its images that
 a changed group changes, must be below `max_drop_bound` too. With one image per group and 1.5 points
 that takes 253 groups if no decision flips, 374 with one lost, 483 with two, 584 with three, and 363
-with two lost and two won: hundreds of test images suffice, dozens never do. Where the primary score
-is an average over classes, a rare class weighs as much as a common one: then the bounds of the
+with two lost and two won: hundreds of test images suffice, dozens never do. A decision that is
+right in part counts by parts (export/evidence.py). Where the primary score is an average over
+classes (`Metric.over_classes`), a rare class weighs as much as a common one: then the bounds of the
 classes are joined, and a class of a few images leaves the gate open.
 
 An fp32 artifact is another story: it computes the same function, and logits that are equal within
@@ -31,36 +37,21 @@ images (the stored predictions may come from mixed precision) statistics decide 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 
 from edgekd import stats
 from edgekd.bundle import Check, Gate, Verdict
 from edgekd.errors import DataError
-from edgekd.export.evidence import loss_of, macro_upper
+from edgekd.export.evidence import macro_upper
 from edgekd.export.golden import GoldenResult
+from edgekd.export.paired import Pair, Part, check_same_images, pair_of
 from edgekd.export.parity import CheckVerdict, parity, parity_on_test, preprocessing
 from edgekd.recipe import GateSpec
 from edgekd.results import Predictions
-from edgekd.tasks.base import Floats, Ints, Task
+from edgekd.tasks.base import Task
 
 MIN_POSITIVES = 50  # below, one flip moves a class by more than 2 points
-OVER_CLASSES = frozenset({"macc", "macro_f1", "precision", "recall", "specificity", "qwk"})
 SLOW_RESAMPLES = 200  # for a score that is too costly for 2,000, such as AUROC
-
-Bools = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Reference and candidate on the labelled test images, as the scores want them."""
-
-    reference: Floats  # (N, C) probabilities
-    candidate: Floats
-    targets: Ints
-    groups: list[str]
 
 
 def gate(
@@ -82,27 +73,54 @@ def gate(
     checks = [parity(golden, is_exact), preprocessing(golden)]
     images = groups = 0
     if reference is not None and candidate is not None:
-        _same_images(reference, candidate)
+        check_same_images(reference, candidate)
         if not np.isfinite(candidate.logits).all():
-            detail = "some logits on the test images are not finite"
-            checks.append(Check(name="non-inferiority", verdict="refused", detail=detail))
+            checks.append(_not_finite())
             return Gate(verdict="refused", checks=checks, images=len(candidate.ids), groups=0)
-        pair = _pair(task, reference, candidate)
-        images, groups = len(pair.targets), len(set(pair.groups))
-        equal = parity_on_test(reference, candidate)
+        before, after = task.only_labelled(reference), task.only_labelled(candidate)
+        images, groups = len(before.ids), len(set(before.groups))
+        equal = parity_on_test(task, reference, candidate)
         checks += [equal] if is_exact else []
         if images:
-            found = [
-                _non_inferiority(task, pair, limits),
-                _evidence(task, pair, limits),
-                *(_sensitivity(task, pair, label, limits) for label in range(task.outputs())),
-            ]
+            pair = pair_of(task, before, after)
+            found = _statistics(task, pair, limits)
             is_proven = is_exact and equal.verdict == "passed"
             checks += [_reported(check) for check in found] if is_proven else found
-            checks += [_mcnemar(task, pair), *_calibration(task, pair)]
+            checks += [*_mcnemar(pair.whole), *_calibration(task, pair)]
     if not images and not is_exact:
         checks.append(Check(name="non-inferiority", verdict="inconclusive", detail=why_no_images))
     return Gate(verdict=combine(checks), checks=checks, images=images, groups=groups)
+
+
+def refusals(
+    task: Task, reference: Predictions, candidate: Predictions, limits: GateSpec
+) -> list[Check]:
+    """The checks that would refuse a candidate on these images, whatever its artifact.
+
+    Raises DataError where the predictions are not on the same images, or none is labelled.
+    """
+    check_same_images(reference, candidate)
+    before, after = task.only_labelled(reference), task.only_labelled(candidate)
+    if not before.ids:
+        raise DataError("none of the images to compare on is labelled")
+    if not np.isfinite(candidate.logits).all():
+        return [_not_finite()]
+    found = _statistics(task, pair_of(task, before, after), limits)
+    return [check for check in found if check.verdict == "refused"]
+
+
+def _statistics(task: Task, pair: Pair, limits: GateSpec) -> list[Check]:
+    classes = zip(task.classes, pair.classes, strict=True)
+    return [
+        _non_inferiority(task, pair, limits),
+        _evidence(task, pair, limits),
+        *(_sensitivity(label, part, limits) for label, part in classes),
+    ]
+
+
+def _not_finite() -> Check:
+    return Check(name="non-inferiority", verdict="refused",
+                 detail="some logits on the test images are not finite")  # fmt: skip
 
 
 def combine(checks: list[Check]) -> Verdict:
@@ -124,24 +142,7 @@ def _reported(check: Check) -> Check:
     return check.model_copy(update={"verdict": "reported"})
 
 
-def _same_images(reference: Predictions, candidate: Predictions) -> None:
-    same = reference.ids == candidate.ids and np.array_equal(reference.targets, candidate.targets)
-    if not same or reference.logits.shape != candidate.logits.shape:
-        raise DataError("the predictions to compare are not on the same images",
-                        hint="edgekd distill RECIPE --fresh")  # fmt: skip
-
-
-def _pair(task: Task, reference: Predictions, candidate: Predictions) -> _Pair:
-    labelled = reference.targets >= 0
-    return _Pair(
-        task.activate(reference.logits[labelled]),
-        task.activate(candidate.logits[labelled]),
-        reference.targets[labelled],
-        [group for group, known in zip(reference.groups, labelled, strict=True) if known],
-    )
-
-
-def _non_inferiority(task: Task, pair: _Pair, limits: GateSpec) -> Check:
+def _non_inferiority(task: Task, pair: Pair, limits: GateSpec) -> Check:
     """The loss of the primary score, in its own unit, with its paired bootstrap interval."""
     metric = task.metrics()[task.primary]
     resamples = stats.RESAMPLES if metric.interval else SLOW_RESAMPLES
@@ -174,18 +175,15 @@ def _non_inferiority(task: Task, pair: _Pair, limits: GateSpec) -> Check:
                  high=_number(high), limit=limit, detail=detail)  # fmt: skip
 
 
-def _evidence(task: Task, pair: _Pair, limits: GateSpec) -> Check:
-    before, after = _right(task, pair)
-    loss = loss_of(before, after, pair.groups)
+def _evidence(task: Task, pair: Pair, limits: GateSpec) -> Check:
+    loss = pair.whole.loss()
     upper, bound = loss.upper, limits.max_drop_bound / 100.0
-    detail = f"{loss.lost} groups lost, {loss.won} won, of {loss.units}"
-    if task.primary in OVER_CLASSES:
-        classes = [
-            loss_of(before[mine], after[mine], [pair.groups[i] for i in np.flatnonzero(mine)])
-            for mine in (pair.targets == label for label in np.unique(pair.targets))
-        ]
+    detail = f"{_count(loss.lost)} groups lost, {_count(loss.won)} won, of {loss.units}"
+    if task.metrics()[task.primary].over_classes:
+        classes = [part.loss() for part in pair.classes if part.groups]
         upper = max(upper, macro_upper(classes))
-        detail += f"; the rarest class has {min(one.units for one in classes)} groups"
+        rarest = min((one.units for one in classes), default=0)
+        detail += f"; the rarest class has {rarest} groups"
     enough = upper < bound
     if not enough:
         detail += f": too few to exclude a loss of {limits.max_drop_bound:g} points"
@@ -199,17 +197,14 @@ def _evidence(task: Task, pair: _Pair, limits: GateSpec) -> Check:
     )
 
 
-def _sensitivity(task: Task, pair: _Pair, label: int, limits: GateSpec) -> Check:
+def _sensitivity(label: str, part: Part, limits: GateSpec) -> Check:
     """The loss of sensitivity of one class: refused only where harm is shown."""
-    mine = pair.targets == label
-    positives = int(mine.sum())
-    name = f"sensitivity:{task.classes[label]}"
+    before, after, positives = part.before, part.after, len(part.groups)
+    name = f"sensitivity:{label}"
     if not positives:
         return Check(name=name, verdict="inconclusive", detail="no positives")
-    before, after = (right[mine] for right in _right(task, pair))
-    groups = [group for group, is_mine in zip(pair.groups, mine, strict=True) if is_mine]
-    weights = stats.group_weights(groups)
-    losses = weights @ (before.astype(float) - after) / weights.sum(axis=1)
+    weights = stats.group_weights(part.groups)
+    losses = weights @ (before - after) / weights.sum(axis=1)
     point = float(before.mean() - after.mean())
     low, high = stats.percentile_interval(losses)
     bound = limits.max_drop_bound / 100.0
@@ -218,25 +213,29 @@ def _sensitivity(task: Task, pair: _Pair, label: int, limits: GateSpec) -> Check
         verdict = "inconclusive"
     elif low > bound:
         verdict = "refused"
-    elif max(high, loss_of(before, after, groups).upper) < bound:
+    elif max(high, part.loss().upper) < bound:
         verdict = "passed"
     return Check(name=name, verdict=verdict, value=point, low=low, high=high, limit=bound,
                  detail=f"{positives} positives; sensitivity {before.mean():.3f} before, "
                  f"{after.mean():.3f} after")  # fmt: skip
 
 
-def _mcnemar(task: Task, pair: _Pair) -> Check:
-    before, after = _right(task, pair)
-    return Check(
-        name="mcnemar",
-        verdict="reported",
-        value=stats.mcnemar(before, after),
-        detail=f"p of equal accuracy; {int(np.sum(before & ~after))} right before and wrong now, "
-        f"{int(np.sum(~before & after))} the reverse",
-    )
+def _mcnemar(whole: Part) -> list[Check]:
+    if not np.isin([whole.before, whole.after], (0.0, 1.0)).all():
+        return []  # a test of whole decisions
+    before, after = whole.before == 1.0, whole.after == 1.0
+    return [
+        Check(
+            name="mcnemar",
+            verdict="reported",
+            value=stats.mcnemar(before, after),
+            detail=f"p of equal accuracy; {int(np.sum(before & ~after))} right before and wrong "
+            f"now, {int(np.sum(~before & after))} the reverse",
+        )
+    ]
 
 
-def _calibration(task: Task, pair: _Pair) -> list[Check]:
+def _calibration(task: Task, pair: Pair) -> list[Check]:
     once = np.ones((1, len(pair.targets)))
     checks = []
     for name in ("ece", "brier"):
@@ -251,12 +250,6 @@ def _calibration(task: Task, pair: _Pair) -> list[Check]:
     return checks
 
 
-def _right(task: Task, pair: _Pair) -> tuple[Bools, Bools]:
-    """Which images the reference and the candidate decide rightly."""
-    before, after = task.decide(pair.reference), task.decide(pair.candidate)
-    return before == pair.targets, after == pair.targets
-
-
 def why(gate: Gate) -> str:
     """The check that decided the verdict, in one line ("" for a pass)."""
     for check in gate.checks:
@@ -269,3 +262,7 @@ def why(gate: Gate) -> str:
 
 def _number(value: float) -> float | None:
     return value if np.isfinite(value) else None
+
+
+def _count(groups: float) -> str:
+    return f"{round(groups, 1):.12g}"

@@ -19,6 +19,7 @@ from edgekd.errors import BundleError
 from edgekd.image import Float32, UInt8, decode, preprocess
 from edgekd.recipe_data import InputSpec
 from edgekd.rundir import replace_file, write_text
+from edgekd.tasks.base import Task
 
 FOLDER = "golden"
 # name, width, height: upright, wide, square, tiny and large; what cameras and exports produce
@@ -34,12 +35,12 @@ PICTURES = (
 )
 EXIF_ORIENTATION = 0x0112
 
-Model = Callable[[Float32], Float32]  # (N, 3, S, S) -> (N, C)
+Model = Callable[[Float32], Float32]  # (N, 3, S, S) -> (N, ...), the shape that the task says
 
 
 @dataclass(frozen=True)
 class Golden:
-    """The stored pictures by path, their inputs (N, 3, S, S) and the fp32 model's logits (N, C)."""
+    """The stored pictures by path, their inputs (N, 3, S, S), the fp32 model's logits (N, ...)."""
 
     pictures: list[Path]
     inputs: Float32
@@ -51,8 +52,8 @@ class GoldenResult:
     """How far one artifact on one machine is from what is stored.
 
     `pixels` is the largest difference of a preprocessed pixel in [0, 1]; `logits` the largest
-    difference of a logit; `scale` the largest stored logit; `flips` counts pictures whose
-    highest logit is another one.
+    difference of a logit; `scale` the largest stored logit; `flips` counts pictures of which
+    anything is decided otherwise (of a mask: any pixel), `changed` is the share of all decisions.
     """
 
     images: int
@@ -60,6 +61,7 @@ class GoldenResult:
     logits: float
     scale: float
     flips: int
+    changed: float
     is_finite: bool = True
 
     @property
@@ -104,10 +106,11 @@ def read_golden(folder: Path) -> Golden:
     return Golden(paths, arrays[0].astype(np.float32), arrays[1].astype(np.float32))
 
 
-def compare(golden: Golden, spec: InputSpec, model: Model) -> GoldenResult:
+def compare(golden: Golden, spec: InputSpec, model: Model, task: Task) -> GoldenResult:
     """Preprocess the pictures here, run `model` on the stored inputs, and measure the distance.
 
-    The model sees the stored inputs, so that a difference of decoding does not count twice.
+    The model sees the stored inputs, so that a difference of decoding does not count twice. Raises
+    BundleError if its logits are of another shape than those stored.
     """
     pixels = float(np.abs(preprocess_all(golden.pictures, spec) - golden.inputs).max())
     found = np.asarray(model(golden.inputs), dtype=np.float32)
@@ -115,12 +118,14 @@ def compare(golden: Golden, spec: InputSpec, model: Model) -> GoldenResult:
         raise BundleError(f"the artifact gives logits {found.shape}, stored are "
                           f"{golden.outputs.shape}")  # fmt: skip
     difference = float(np.abs(found - golden.outputs).max())
+    otherwise = task.decided_otherwise(golden.outputs, found)
     return GoldenResult(
         images=len(found),
         pixels=pixels,
         logits=difference,
         scale=float(np.abs(golden.outputs).max()),
-        flips=int(np.sum(found.argmax(axis=1) != golden.outputs.argmax(axis=1))),
+        flips=int(np.count_nonzero(otherwise)),
+        changed=float(otherwise.mean()),
         is_finite=bool(np.isfinite(found).all()),
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.errors import BundleError
+from edgekd.export.half import HALF_TYPE, opset_of, slots, types_of
 from edgekd.export.lint_quantizers import Quantizers
 
 MIN_OPSET, MAX_OPSET = 13, 20  # per-channel Q/DQ came with 13; TensorRT 10.3 reads up to 20
@@ -32,6 +33,7 @@ HINTS = {  # rule -> what to do
     "not-qdq": "quantize in Q/DQ format (quant_format=QDQ in onnxruntime.quantization)",
     "external-data": "save it in one file: onnx.save(model, FILE, save_as_external_data=False)",
     "not-finite": "the training diverged or a cast overflowed: export it from a sound checkpoint",
+    "float-types": "cast between fp16 and fp32: export the fp32 model and make onnx-fp16 of it",
     "static-batch": "export it with a dynamic batch axis; edgekd import makes it one where it can",
     "dynamic-axis": "export it for one image size; only the batch may be dynamic",
     "scale-constant": "fold constants before quantizing, so that Q and DQ read constants",
@@ -91,6 +93,7 @@ def lint(path: Path) -> list[Problem]:
     quantizers = Quantizers(model)
     return [
         *_file_rules(model),
+        *_type_rules(model),
         *(Problem(*found) for found in quantizers.problems()),
         *(Problem(*found, is_legal=True) for found in quantizers.slow()),
     ]
@@ -131,6 +134,33 @@ def _file_rules(model: Any) -> Iterator[Problem]:
             elif axis > 0 and not fixed:
                 yield Problem("dynamic-axis", value.name,
                               f"axis {axis} is dynamic, only axis 0 may be")  # fmt: skip
+
+
+def _type_rules(model: Any) -> Iterator[Problem]:
+    """fp16 where an operator takes none, and fp16 beside fp32 where it takes one type.
+
+    ONNX Runtime refuses to load either ("bound to different types", "type ... is invalid"), and
+    so do OpenVINO and TensorRT's strongly typed networks, which insert no cast by themselves.
+    """
+    from onnx import TensorProto, shape_inference
+
+    try:
+        types = types_of(model)
+    except shape_inference.InferenceError:  # then other rules say why
+        return
+    floats = {TensorProto.FLOAT: "tensor(float)", TensorProto.FLOAT16: HALF_TYPE}
+    for node in model.graph.node if TensorProto.FLOAT16 in types.values() else ():
+        where = node.name or node.op_type
+        found: dict[str, set[str]] = {}
+        for name, formal in zip(node.input, slots(node, opset_of(model))[0], strict=False):
+            kind = floats.get(types.get(name, 0))
+            if kind == HALF_TYPE and kind not in formal.types:
+                yield Problem("float-types", where, f"{formal.name} of {node.op_type} must not be "
+                              f"fp16 in opset {opset_of(model)}")  # fmt: skip
+            elif kind is not None:
+                found.setdefault(formal.type_str, set()).add(kind)
+        if any(len(kinds) > 1 for kinds in found.values()):
+            yield Problem("float-types", where, f"{node.op_type} reads fp16 and fp32")
 
 
 def _is_finite(tensor: Any) -> bool:

@@ -13,9 +13,10 @@ from edgekd.bundle import Artifact, Manifest, ModelFacts, close_bundle, is_bundl
 from edgekd.data.origin import digests
 from edgekd.errors import BundleError, CheckpointError
 from edgekd.export import golden as goldens
-from edgekd.export.artifacts import Evidence, make_artifact, onnx_file, prove
+from edgekd.export.artifacts import Evidence, make_each, onnx_file
 from edgekd.export.card import model_card
-from edgekd.export.materials import Materials, Say
+from edgekd.export.given import Say
+from edgekd.export.materials import Materials
 from edgekd.export.plan import EXACT, Step, plan
 from edgekd.export.verdicts import accept, add, carry_reasons, check_reason, raise_if_failed
 from edgekd.log import say as say_to_person
@@ -107,12 +108,10 @@ def _make_bundle(job: _Job, materials: Materials, reason: str | None) -> Manifes
     with replace_folder(job.folder) as folder:
         manifest = _start(job, materials, folder, sha256(weights), key)
         evidence = _evidence(job, materials, folder)
-        for step in job.steps:
-            say(f"{job.model}: making {step.name}")
-            artifact = make_artifact(step, folder, materials.calibration)
-            artifact, predictions = prove(artifact, folder, evidence)
+        made = make_each(job.model, job.steps, folder, materials.given(), evidence)
+        for artifact, predictions in made:
             if predictions is not None:
-                predictions.save(run.predictions(step.name, "test"))
+                predictions.save(run.predictions(artifact.name, "test"))
             if job.role == "teacher":
                 artifact = _borrow_scores(artifact, job, materials, evidence)
             manifest = add(manifest, artifact, reason, say)

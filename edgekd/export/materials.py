@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +12,9 @@ import numpy.typing as npt
 
 from edgekd import plugins
 from edgekd.data.base import DataSource
+from edgekd.data.calibration import choose
 from edgekd.errors import CheckpointError, DataError
-from edgekd.export.calibration import choose
+from edgekd.export.given import Given, Say, Validation
 from edgekd.image import UInt8
 from edgekd.recipe import Recipe
 from edgekd.results import Predictions
@@ -24,7 +24,6 @@ from edgekd.tasks.base import Task
 if TYPE_CHECKING:
     from edgekd.data.splits import Split
 
-Say = Callable[[str], None]
 HINT = "edgekd distill RECIPE"
 Ints = npt.NDArray[np.int64]
 
@@ -76,10 +75,32 @@ class Materials:
     def calibration(self) -> UInt8:
         """Training images, spread over classes and groups, (N, S, S, 3)."""
         spec = self.recipe.export.calibration
-        chosen = choose(self.source.targets(), self.source.groups(), self.split.train, spec.images,
-                        seed=spec.seed)  # fmt: skip
+        strata = self.task().strata(self.source.targets())
+        chosen = choose(strata, self.source.groups(), self.split.train, spec.images, seed=spec.seed)
         self.say(f"calibrating on {len(chosen)} training images")
         return self._squares(chosen)
+
+    def validation(self) -> Validation:
+        """Labelled validation images, evenly drawn where there are more than a pass needs."""
+        spec, targets = self.recipe.export.control, self.source.targets()
+        labelled = self.task().labelled(targets[self.split.val])
+        chosen = self.split.val[labelled]
+        if not len(chosen):
+            raise DataError("the validation part has no labelled images to choose layers by",
+                            hint="a data.split with a val part, or only fp32, fp16 and int8"
+                            )  # fmt: skip
+        if len(chosen) > spec.images:
+            random = np.random.default_rng(spec.seed)
+            chosen = np.sort(random.choice(chosen, size=spec.images, replace=False))
+        ids, groups = self.source.ids(), self.source.groups()
+        truth = Predictions([ids[i] for i in chosen], [groups[i] for i in chosen],
+                            targets[chosen], np.zeros((len(chosen), 0), np.float32))  # fmt: skip
+        self.say(f"choosing layers on {len(chosen)} validation images")
+        return Validation(self._squares(chosen), truth)
+
+    def given(self) -> Given:
+        """What precision passes get of this run's data."""
+        return Given(self.calibration, self.validation, self.task(), self.recipe.export, self.say)
 
     @cached_property
     def test_squares(self) -> UInt8:

@@ -11,8 +11,8 @@ import numpy as np
 from edgekd import plugins
 from edgekd.bundle import INPUT_NAME, OUTPUT_NAME
 from edgekd.errors import EdgekdError
-from edgekd.export.quiet import quiet
 from edgekd.export.tidy import tidy, write
+from edgekd.quiet import quiet
 from edgekd.runtimes.base import RunOptions, Runtime
 
 if TYPE_CHECKING:

@@ -3,10 +3,13 @@
 `onnx_<precision>.py` is a precision pass (ONNX to ONNX), `<target>_from_onnx.py` a lowering. A
 new pass or target is one new file:
 
-    onnx_<precision>.py    USES_CALIBRATION: bool
-                           convert(source: Path, target: Path, squares: UInt8) -> list[str]
+    onnx_<precision>.py    NEEDS: frozenset of {"training", "validation"} images
+                           convert(source: Path, target: Path, given: Given) -> Made
     <target>_from_onnx.py  RUNTIME: str
                            lower(source: Path, folder: Path, precision: str) -> list[Path]
+
+An underscore in the file's name is a dash in the precision's: `onnx_int8_aware.py` makes
+`onnx-int8-aware`.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from edgekd.errors import RecipeError, did_you_mean
 
 ONNX = "onnx"
 EXACT = "fp32"
+INT8 = "int8"  # every layer
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Step:
 def precisions() -> list[str]:
     """fp32 and every precision pass."""
     stems = (path.stem for path in Path(__file__).parent.glob(f"{ONNX}_*.py"))
-    return [EXACT, *sorted(s.removeprefix(f"{ONNX}_") for s in stems if "_from_" not in s)]
+    found = (stem.removeprefix(f"{ONNX}_") for stem in stems if "_from_" not in stem)
+    return [EXACT, *sorted(name.replace("_", "-") for name in found)]
 
 
 def targets() -> list[str]:
@@ -83,5 +88,6 @@ def plan(asked: Sequence[str]) -> list[Step]:
 
 def module_of(step: Step) -> Any:
     """The module that makes `step` (not for onnx-fp32, which comes from torch)."""
-    stem = f"{ONNX}_{step.precision}" if step.target == ONNX else f"{step.target}_from_onnx"
+    precision = step.precision.replace("-", "_")
+    stem = f"{ONNX}_{precision}" if step.target == ONNX else f"{step.target}_from_onnx"
     return importlib.import_module(f"edgekd.export.{stem}")

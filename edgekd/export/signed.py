@@ -1,7 +1,8 @@
 """Make every quantizer of an ONNX model signed int8 with zero point 0.
 
 NNCF quantizes what follows a ReLU as uint8, and offers no working public switch against it
-(field-notes.md section 6, trap 2). TensorRT takes signed symmetric int8 only.
+(`signedness_to_force` contradicts its own table of what the hardware can do). TensorRT takes
+signed symmetric int8 only.
 """
 
 from __future__ import annotations

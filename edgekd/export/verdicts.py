@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgekd.bundle import Artifact, Manifest, close_bundle
 from edgekd.errors import EdgekdError, GateFailed
 from edgekd.export.card import model_card
 from edgekd.export.gate import why
-from edgekd.export.materials import Say
+from edgekd.export.given import Say
+from edgekd.export.plan import EXACT, INT8, ONNX
 from edgekd.rundir import replace_folder, write_text
+
+AFTER_THAT = (
+    "full int8 again after a last stage with `quantize: int8` (docs/concepts/quantization.md)"
+)
 
 
 def add(manifest: Manifest, artifact: Artifact, reason: str | None, say: Say) -> Manifest:
@@ -84,8 +90,24 @@ def raise_if_failed(manifest: Manifest) -> None:
     if not failed:
         return
     lines = [f"  {a.name}: {a.gate.verdict}, {why(a.gate)}" for a in failed if a.gate]
-    is_open = all(a.gate and a.gate.verdict == "inconclusive" for a in failed)
-    hint = ("more test images, or --accept-inconclusive REASON" if is_open
-            else "raise export.calibration.images, or deploy an artifact that passed")  # fmt: skip
     count = f"{len(failed)} of {len(manifest.artifacts)} artifacts"
-    raise GateFailed(f"{count} did not pass the gate:\n" + "\n".join(lines), hint=hint)
+    raise GateFailed(f"{count} did not pass the gate:\n" + "\n".join(lines),
+                     hint=next_step(manifest, failed))  # fmt: skip
+
+
+def next_step(manifest: Manifest, failed: Sequence[Artifact]) -> str:
+    """What to try after these artifacts failed."""
+    if all(a.gate and a.gate.verdict == "inconclusive" for a in failed):
+        return "more test images, or --accept-inconclusive REASON"
+    whole = {a.precision for a in manifest.artifacts.values()}
+    good = [
+        a.name
+        for a in manifest.artifacts.values()
+        if a.precision not in (EXACT, INT8) and a.gate and a.gate.may_ship
+    ]
+    if good:
+        return f"deploy {' or '.join(good)}, which may ship; {AFTER_THAT}"
+    untried = [p for p in ("mixed", "int8-aware", "fp16") if p not in whole]
+    if untried and any(a.precision == INT8 for a in failed):
+        return f"--make {ONNX}-{untried[0]}; {AFTER_THAT}"
+    return AFTER_THAT

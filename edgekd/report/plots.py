@@ -205,7 +205,8 @@ def _colour(row: Row) -> str:
     """By precision; the teacher has its own."""
     if row.role == "teacher":
         return SERIES[0]
-    return {"fp32": SERIES[1], "int8": SERIES[2], "fp16": SERIES[3]}.get(row.precision, SERIES[4])
+    family = "int8" if row.precision.startswith("int8") else row.precision
+    return {"fp32": SERIES[1], "int8": SERIES[2], "fp16": SERIES[3]}.get(family, SERIES[4])
 
 
 def _subject_colour(subject: Subject) -> str:

@@ -130,7 +130,9 @@ def _named_after(artifact: str, runtime: str) -> bool:
 
 def _ran(row: Row) -> str:
     """What really executed, where it is not what the artifact's name says."""
-    usual = {"fp32": {"f32", "fp32"}, "fp16": {"f16", "fp16"}, "int8": {"i8", "int8", "u8"}}
+    whole = {"i8", "int8", "u8"}
+    usual = {"fp32": {"f32", "fp32"}, "fp16": {"f16", "fp16"}, "int8": whole, "int8-aware": whole,
+             "mixed": whole}  # fmt: skip
     timing = row.timing
     if timing is None:
         return ""

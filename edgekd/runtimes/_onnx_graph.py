@@ -20,15 +20,17 @@ Bytes = mmap.mmap | bytes
 # Field numbers of onnx.proto.
 MODEL_GRAPH = 7
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT = 1, 5, 11
-NODE_OP_TYPE = 4
+NODE_INPUT, NODE_OUTPUT, NODE_OP_TYPE, NODE_ATTRIBUTE = 1, 2, 4, 5
+ATTRIBUTE_NAME, ATTRIBUTE_INT = 1, 3
 TENSOR_TYPE, TENSOR_NAME = 2, 8
 INFO_NAME, INFO_TYPE = 1, 2
 TYPE_TENSOR = 1
+TENSOR_ELEMENT = 1
 SHAPE_OF_TENSOR = 2
 SHAPE_DIM = 1
 DIM_VALUE, DIM_PARAM = 1, 2
 
-FLOAT16 = 10  # TensorProto.FLOAT16
+FLOAT, FLOAT16 = 1, 10  # of TensorProto.DataType
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 
@@ -37,6 +39,7 @@ class OnnxGraph:
     """Operators, inputs (a symbolic dimension by its name) and bytes of weights by type."""
 
     ops: Counter[str] = field(default_factory=Counter)
+    half_ops: Counter[str] = field(default_factory=Counter)  # those that read float16
     inputs: dict[str, list[int | str]] = field(default_factory=dict)
     weight_bytes: Counter[int] = field(default_factory=Counter)
 
@@ -74,17 +77,23 @@ def _graph(data: Bytes) -> OnnxGraph:
         raise ValueError("not one graph")
     weights = set()
     inputs = {}
+    types: dict[str, int] = {}
+    nodes = []
     for number, value in _fields(data, *_span(graphs[0])):
         if number == GRAPH_NODE:
-            found.ops[_text(data, _one(data, _span(value), NODE_OP_TYPE))] += 1
+            nodes.append(_span(value))
         elif number == GRAPH_INITIALIZER:
             start, end = _span(value)
             kind = _one(data, (start, end), TENSOR_TYPE)
-            found.weight_bytes[kind if isinstance(kind, int) else 0] += end - start
-            weights.add(_text(data, _one(data, (start, end), TENSOR_NAME)))
+            name = _text(data, _one(data, (start, end), TENSOR_NAME))
+            types[name] = kind if isinstance(kind, int) else 0
+            found.weight_bytes[types[name]] += end - start
+            weights.add(name)
         elif number == GRAPH_INPUT:
-            name, dims = _input(data, _span(value))
-            inputs[name] = dims
+            name, dims, kind = _input(data, _span(value))
+            inputs[name], types[name] = dims, kind
+    for span in nodes:
+        _read_node(data, span, found, types)
     # old files list their weights among the inputs
     found.inputs = {name: dims for name, dims in inputs.items() if name not in weights}
     if not found.ops:
@@ -92,20 +101,50 @@ def _graph(data: Bytes) -> OnnxGraph:
     return found
 
 
-def _input(data: Bytes, span: tuple[int, int]) -> tuple[str, list[int | str]]:
+def _read_node(data: Bytes, span: tuple[int, int], found: OnnxGraph, types: dict[str, int]) -> None:
+    """Count one node, and pass on in `types` whether it computes in float32 or float16.
+
+    No float operator that matters mixes the two, so that its inputs tell the type of its outputs.
+    """
+    texts: dict[int, list[str]] = {NODE_INPUT: [], NODE_OUTPUT: []}
+    kind, to = "", 0
+    for number, value in _fields(data, *span):
+        if number in texts:
+            texts[number].append(_text(data, value))
+        elif number == NODE_OP_TYPE:
+            kind = _text(data, value)
+        elif number == NODE_ATTRIBUTE:
+            integer = _one(data, _span(value), ATTRIBUTE_INT)
+            name = _text(data, _one(data, _span(value), ATTRIBUTE_NAME))
+            to = integer if name == "to" and isinstance(integer, int) else to
+    read = {types.get(name) for name in texts[NODE_INPUT]}
+    computes_in = FLOAT16 if FLOAT16 in read else FLOAT if FLOAT in read else 0
+    for name in texts[NODE_OUTPUT]:
+        types[name] = to if kind == "Cast" else computes_in
+    found.ops[kind] += 1
+    if computes_in == FLOAT16:
+        found.half_ops[kind] += 1
+
+
+def _input(data: Bytes, span: tuple[int, int]) -> tuple[str, list[int | str], int]:
+    """Name, shape and element type of an input; an empty shape where none is given."""
     name = _text(data, _one(data, span, INFO_NAME))
     place: int | tuple[int, int] | None = span
+    element = 0
     for number in (INFO_TYPE, TYPE_TENSOR, SHAPE_OF_TENSOR):
+        if number == SHAPE_OF_TENSOR:
+            found = _one(data, _span(place), TENSOR_ELEMENT)
+            element = found if isinstance(found, int) else 0
         place = _one(data, _span(place), number)
         if place is None:  # no shape is given
-            return name, []
+            return name, [], element
     dims: list[int | str] = []
     for number, value in _fields(data, *_span(place)):
         if number == SHAPE_DIM:
             size = _one(data, _span(value), DIM_VALUE)
             dims.append(size if isinstance(size, int)
                         else _text(data, _one(data, _span(value), DIM_PARAM)))  # fmt: skip
-    return name, dims
+    return name, dims, element
 
 
 def _one(data: Bytes, span: tuple[int, int], wanted: int) -> int | tuple[int, int] | None:

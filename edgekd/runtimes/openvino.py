@@ -14,7 +14,9 @@ from edgekd.runtimes.base import Arrays, Probe, RunOptions, Runtime
 
 # What the layers that are not int8 run in. Without a hint OpenVINO runs fp32 models in bfloat16
 # on processors that have it: faster, but not the model whose accuracy was proven.
-FLOAT = {"fp32": "f32", "int8": "f32", "fp16": "f16", "bf16": "bf16"}
+FLOAT = {"fp32": "f32", "int8": "f32", "int8-aware": "f32", "mixed": "f32", "fp16": "f16",
+         "bf16": "bf16"}  # fmt: skip
+QUANTIZED = {"int8", "int8-aware", "mixed"}
 SHORT = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "f32": "f32", "f16": "f16",
          "bf16": "bf16", "i8": "i8", "u8": "i8", "int8": "i8", "uint8": "i8"}  # fmt: skip
 ARITHMETIC = {"convolution", "groupconvolution", "deconvolution", "fullyconnected", "matmul",
@@ -25,7 +27,9 @@ class OpenVino(Runtime):
     """One compiled model and one inference request, tuned for latency.
 
     `device` is CPU (default), GPU, GPU.1, NPU or AUTO. Precision follows `options.precision`, see
-    FLOAT; any other word there leaves OpenVINO its own choice.
+    FLOAT; any other word there leaves OpenVINO its own choice. An fp16 .onnx runs in f32: with
+    f16 for a hint OpenVINO drops the file's casts, and what was kept in fp32 because fp16 would
+    overflow does overflow. In an fp16 .xml of ours those operators are marked, and it heeds that.
     """
 
     suffixes = (".xml", ".onnx")
@@ -120,7 +124,10 @@ class OpenVino(Runtime):
         if self.options.threads:
             wanted["INFERENCE_NUM_THREADS"] = self.options.threads
         if self.options.precision in FLOAT:
-            wanted["INFERENCE_PRECISION_HINT"] = FLOAT[self.options.precision]
+            is_unmarked = self.options.precision == "fp16" and self.path.suffix == ".onnx"
+            wanted["INFERENCE_PRECISION_HINT"] = (
+                "f32" if is_unmarked else FLOAT[self.options.precision]
+            )
         if device.startswith("AUTO"):
             # AUTO hands the rest on to the device it chooses, which may not know it
             del wanted["NUM_STREAMS"]
@@ -137,13 +144,16 @@ class OpenVino(Runtime):
         rest = SHORT.get(name, name)
         counts = _arithmetic(compiled)
         facts.precision = counts.most_common(1)[0][0] if counts else rest
-        total, whole = counts.total(), counts["i8"]
-        if asked == "int8" and total and whole < total:
+        total, whole, half = counts.total(), counts["i8"], counts["f16"]
+        if asked in QUANTIZED and whole < total:
             facts.notes.append(f"OpenVINO runs {whole} of {total} convolutions and matrix products "
                                "in int8, the rest in float")  # fmt: skip
         if asked in FLOAT and rest and rest != FLOAT[asked]:
             facts.notes.append(f"asked for {FLOAT[asked]} arithmetic, {facts.device} uses {rest}")
-        elif asked == "int8":
+        elif asked == "fp16" and half < total:
+            facts.notes.append(f"OpenVINO runs {half} of {total} convolutions and matrix products "
+                               f"in f16, {total - half} in {_others(counts, 'f16')}")  # fmt: skip
+        elif asked in QUANTIZED:
             facts.notes.append(f"layers that are not int8 run in {rest}")
 
 
@@ -163,6 +173,10 @@ def _arithmetic(compiled: Any) -> Counter[str]:
             precision = str(facts["runtimePrecision"].value).lower()
             found[SHORT.get(precision, precision)] += 1
     return found
+
+
+def _others(counts: Counter[str], known: str) -> str:
+    return " and ".join(sorted(name for name in counts if name != known))
 
 
 def _device(core: Any, wanted: str) -> str:

@@ -200,7 +200,7 @@ def logits_of(
     batch: int,
     progress: Callable[[int], object] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Logits (N, C) of cropped images uint8 (N, S, S, 3), by batches.
+    """Logits (N, ...) of cropped images uint8 (N, S, S, 3), by batches.
 
     A model with a fixed batch gets that one; its last, partial batch is filled up with zeros and
     cut off again. `progress` is called with the number of images of each batch.
@@ -210,7 +210,7 @@ def logits_of(
     result = OUTPUT_NAME if OUTPUT_NAME in outputs else next(iter(outputs))
     fixed = inputs[name][0]
     step = fixed if fixed > 0 else max(1, batch)
-    parts = [np.zeros((0, max(outputs[result][-1], 0)), dtype=np.float32)]
+    parts = []
     for start in range(0, len(squares), step):
         images = to_input(squares[start : start + step])
         count = len(images)
@@ -220,6 +220,8 @@ def logits_of(
         parts.append(np.asarray(session.run({name: images})[result][:count], dtype=np.float32))
         if progress is not None:
             progress(count)
+    if not parts:
+        return np.zeros((0, *(max(0, side) for side in outputs[result][1:])), dtype=np.float32)
     return np.concatenate(parts)
 
 
@@ -229,19 +231,20 @@ def _session(target: Target, artifact: Artifact, name: str, runtime: Runtime) ->
         input_name, shape = image_input(target.folder / artifact.file, facts)
         return Session(target, artifact, name, runtime, shape, input_name)
     size = manifest.input.size
-    found, result = facts.inputs.get(INPUT_NAME, ()), facts.outputs.get(OUTPUT_NAME, ())
-    classes = len(manifest.classes)
-    if found[1:] != (3, size, size) or result[1:] != (classes,):
-        raise BundleError(
-            f"{artifact.file}: inputs {facts.inputs} and outputs {facts.outputs}; expected "
-            f"'{INPUT_NAME}' (N, 3, {size}, {size}) and '{OUTPUT_NAME}' (N, {classes})"
-        )
     if ":" in manifest.task or manifest.task not in plugins.names("tasks"):
         raise BundleError(f"{target.folder}: there is no task '{manifest.task}'",
                           hint=did_you_mean(manifest.task, plugins.names("tasks")))  # fmt: skip
     task = plugins.load("tasks", manifest.task, Task)(  # type: ignore[type-abstract]
         classes=manifest.classes, primary=manifest.primary
     )
+    found, result = facts.inputs.get(INPUT_NAME, ()), facts.outputs.get(OUTPUT_NAME, ())
+    wanted = task.logits_shape(size)
+    if found[1:] != (3, size, size) or result[1:] != wanted:
+        raise BundleError(
+            f"{artifact.file}: inputs {facts.inputs} and outputs {facts.outputs}; expected "
+            f"'{INPUT_NAME}' (N, 3, {size}, {size}) and '{OUTPUT_NAME}' "
+            f"(N, {', '.join(map(str, wanted))})"
+        )
     return Session(
         target, artifact, name, runtime, (3, size, size), INPUT_NAME, manifest.input, task
     )

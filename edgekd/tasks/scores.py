@@ -169,12 +169,12 @@ def _mean_over_seen(values: Floats, matrix: Floats) -> Floats:
 
 SINGLE_LABEL = {
     "accuracy": Metric(accuracy, label="Accuracy (OA)"),
-    "macc": Metric(mean_accuracy, label="Balanced accuracy (mAcc)"),
-    "macro_f1": Metric(macro_f1, label="Macro F1"),
+    "macc": Metric(mean_accuracy, label="Balanced accuracy (mAcc)", over_classes=True),
+    "macro_f1": Metric(macro_f1, label="Macro F1", over_classes=True),
     "weighted_f1": Metric(weighted_f1, label="Weighted F1"),
-    "precision": Metric(macro_precision, label="Macro precision"),
-    "recall": Metric(macro_recall, label="Macro recall"),
-    "specificity": Metric(specificity, label="Specificity"),
+    "precision": Metric(macro_precision, label="Macro precision", over_classes=True),
+    "recall": Metric(macro_recall, label="Macro recall", over_classes=True),
+    "specificity": Metric(specificity, label="Specificity", over_classes=True),
     "auroc": Metric(macro_auroc, interval=False, label="Macro AUROC"),
     "ece": Metric(ece, "lower", label="Calibration error (ECE)"),
     "brier": Metric(brier, "lower", label="Brier score"),
@@ -182,7 +182,7 @@ SINGLE_LABEL = {
 }
 
 ORDINAL = {
-    "qwk": Metric(quadratic_kappa, label="Quadratic-weighted kappa"),
+    "qwk": Metric(quadratic_kappa, label="Quadratic-weighted kappa", over_classes=True),
     "mae": Metric(expected_mae, "lower", label="MAE (expected grade)"),
     "mae_argmax": Metric(argmax_mae, "lower", label="MAE (argmax)"),
 }

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from edgekd.errors import CheckpointError
+from edgekd.models.quantized import plain
 from edgekd.rundir import replace_file, replace_folder
 from edgekd.train.distiller import Distiller
 
@@ -51,9 +52,9 @@ def plain_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def save_weights(net: nn.Module, path: Path) -> None:
-    """Write the plain network's weights atomically."""
+    """Write the plain network's weights atomically, without quantizers."""
     with replace_file(path, "wb") as file:
-        file.write(save(plain_state(net)))
+        file.write(save(plain(plain_state(net))))
 
 
 def save_last(

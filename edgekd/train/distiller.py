@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from edgekd.errors import EdgekdError, RecipeError
 from edgekd.losses.base import Batch, Clock, Facts, Loss, Outputs
 from edgekd.models.network import Network, OnnxTeacher
+from edgekd.models.quantized import is_quantized
 from edgekd.models.taps import Recorder, head_of
 from edgekd.plugins import check_arguments, load
 from edgekd.recipe import StageSpec, Term
@@ -156,11 +157,20 @@ class Distiller(nn.Module):
         self.train(was_training)
 
     def train(self, mode: bool = True) -> Distiller:
-        """Frozen models stay in eval mode: their BatchNorm statistics must not move."""
+        """Frozen models stay in eval mode: their BatchNorm statistics must not move.
+
+        Nor do those of a quantized one: the export folds them into weights, and batches of
+        rounded values would give other ones than the device has.
+        """
         super().train(mode)
         for name, network in self.networks.items():
+            assert isinstance(network, Network)
             if name not in self.trained:
                 network.eval()
+            elif is_quantized(network.net):
+                for module in network.modules():
+                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                        module.eval()
         return self
 
     def forward(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:

@@ -38,6 +38,7 @@ from edgekd.train.setup import (
     make_distiller,
     networks_of,
     prepare,
+    quantize_trained,
     stage_feed,
 )
 
@@ -124,6 +125,7 @@ def _train(
         shutil.rmtree(folder, ignore_errors=True)
     feed = stage_feed(recipe, data, spec, name)
     networks = networks_of(recipe, run, data.task, name, [*spec.train, *spec.frozen])
+    networks = quantize_trained(recipe, name, networks, data)
     distiller = make_distiller(
         recipe, name, networks, data.task, class_counts(feed, data.task.outputs())
     )

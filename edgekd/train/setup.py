@@ -10,13 +10,16 @@ import numpy as np
 import torch
 
 from edgekd.data.base import UNLABELLED, DataSource
+from edgekd.data.calibration import choose
 from edgekd.data.protocol import caveats, check_splits, key_of, splits_of, used_by
-from edgekd.data.read import ImageStore, open_source, open_store
+from edgekd.data.read import ImageStore, open_source, open_store, read_squares
 from edgekd.data.splits import Split, take_fraction
 from edgekd.errors import RecipeError
+from edgekd.log import say
 from edgekd.losses.base import Batch, Facts
 from edgekd.models.build import build_network, model_seed
 from edgekd.models.network import Network, OnnxTeacher
+from edgekd.models.quantized import quantized
 from edgekd.models.weights import load_weights
 from edgekd.plugins import load
 from edgekd.recipe import Recipe, StageSpec
@@ -94,6 +97,31 @@ def networks_of(
         if model in before:
             load_weights(networks[model], run.stage(before[model]) / f"{model}.safetensors")
     return networks
+
+
+def quantize_trained(
+    recipe: Recipe, name: str, networks: dict[str, Network], data: Prepared
+) -> dict[str, Network]:
+    """The networks of a stage, those that it trains with quantizers if it says `quantize:`.
+
+    The first ranges come from training images, chosen as the export chooses them. Raises
+    RecipeError for a compiled stage, MissingOnHost without NNCF.
+    """
+    spec = recipe.stages[name]
+    if spec.quantize is None:
+        return networks
+    if recipe.hardware.compile:
+        raise RecipeError(f"stages.{name}.quantize: a compiled network cannot be quantized",
+                          hint="hardware.compile=false")  # fmt: skip
+    wanted = recipe.export.calibration
+    strata = data.task.strata(data.source.targets())
+    train = data.splits[spec.data.subset].train
+    chosen = choose(strata, data.source.groups(), train, wanted.images, seed=wanted.seed)
+    squares = read_squares(data.source, chosen, recipe.data.input)
+    say(f"{name}: quantizers' first ranges from {len(chosen)} training images")
+    with torch.random.fork_rng(devices=[]):
+        made = {model: quantized(networks[model], squares) for model in spec.train}
+    return {**networks, **made}
 
 
 def make_distiller(

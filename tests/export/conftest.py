@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 from edgekd.data.read import open_source, read_squares
 from edgekd.data.splits import make_split, write_split
+from edgekd.export.given import Made
 from edgekd.export.onnx_from_torch import logits_of_torch
 from edgekd.image import to_input
 from edgekd.recipe_load import load, to_yaml
@@ -85,6 +86,6 @@ def copied(monkeypatch):
 
     def convert(source, target, _):
         shutil.copy(source, target)
-        return []
+        return Made([])
 
     monkeypatch.setattr("edgekd.export.onnx_int8.convert", convert)

@@ -20,7 +20,7 @@ def judged(primary: str, counts: list[int]) -> Gate:
     ids = [str(i) for i in range(len(targets))]
     logits = (4.0 * np.eye(len(counts))[targets]).astype(np.float32)
     same = Predictions(ids, ids, targets, logits)
-    golden = GoldenResult(images=8, pixels=0.0, logits=0.01, scale=4.0, flips=0)
+    golden = GoldenResult(images=8, pixels=0.0, logits=0.01, scale=4.0, flips=0, changed=0.0)
     task = Classification(classes=[str(i) for i in range(len(counts))], primary=primary)
     return gate(task, same, same, golden=golden, limits=GateSpec(), precision="int8")
 

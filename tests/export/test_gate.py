@@ -18,8 +18,8 @@ from edgekd.tasks.classification import Classification
 
 CLASSES = ("benign", "malignant", "other")
 TASK = Classification(classes=CLASSES)
-SAME = GoldenResult(images=8, pixels=0.0, logits=1e-6, scale=5.0, flips=0)
-NEAR = GoldenResult(images=8, pixels=0.0, logits=0.2, scale=5.0, flips=1)
+SAME = GoldenResult(images=8, pixels=0.0, logits=1e-6, scale=5.0, flips=0, changed=0.0)
+NEAR = GoldenResult(images=8, pixels=0.0, logits=0.2, scale=5.0, flips=1, changed=0.125)
 LIMITS = GateSpec()
 
 
@@ -112,7 +112,7 @@ class TestInt8:
         assert "not finite" in why(result)
 
     def test_nan_on_the_golden_pictures_is_refused(self):
-        nan = GoldenResult(8, 0.0, math.nan, 5.0, 0, is_finite=False)
+        nan = GoldenResult(8, 0.0, math.nan, 5.0, 8, 1.0, is_finite=False)
         assert judge(predictions(400), golden=nan).verdict == "refused"
 
     def test_no_test_images_is_inconclusive_and_says_why(self):
@@ -150,7 +150,7 @@ class TestFp32:
         assert check(many, "parity-test").verdict == "reported"
 
     def test_other_pixels_are_refused(self):
-        drifted = GoldenResult(images=8, pixels=0.1, logits=0.0, scale=5.0, flips=0)
+        drifted = GoldenResult(images=8, pixels=0.1, logits=0.0, scale=5.0, flips=0, changed=0.0)
         result = judge(predictions(400), golden=drifted, precision="fp32")
         assert why(result).startswith("preprocessing")
 

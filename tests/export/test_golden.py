@@ -11,7 +11,9 @@ from edgekd.errors import BundleError
 from edgekd.export.golden import PICTURES, compare, read_golden, write_golden
 from edgekd.image import decode
 from edgekd.recipe_data import InputSpec
+from edgekd.tasks.classification import Classification
 
+TASK = Classification(classes=("red", "green", "blue"))
 SPEC = InputSpec(size=24, resize=28, fit="shorter")
 
 
@@ -51,24 +53,24 @@ def test_the_same_bytes_every_time(tmp_path):
 
 
 def test_the_same_model_on_the_same_machine_differs_in_nothing(tmp_path):
-    result = compare(write_golden(tmp_path, SPEC, network), SPEC, network)
+    result = compare(write_golden(tmp_path, SPEC, network), SPEC, network, TASK)
     assert (result.pixels, result.logits, result.flips, result.images) == (0.0, 0.0, 0, 8)
 
 
 def test_another_model_and_another_preprocessing_are_told_apart(tmp_path):
     golden = write_golden(tmp_path, SPEC, network)
-    model = compare(golden, SPEC, lambda inputs: network(inputs)[:, ::-1])
+    model = compare(golden, SPEC, lambda inputs: network(inputs)[:, ::-1], TASK)
     assert model.pixels == 0.0
     assert model.flips == 6  # the two grey ones have three equal logits
     assert model.relative == pytest.approx(model.logits / np.abs(golden.outputs).max())
-    resized = compare(golden, InputSpec(size=24, fit="stretch"), network)
+    resized = compare(golden, InputSpec(size=24, fit="stretch"), network, TASK)
     assert resized.pixels > 0.1
     assert resized.logits == 0.0
 
 
 def test_nan_is_noticed(tmp_path):
     golden = write_golden(tmp_path, SPEC, network)
-    assert not compare(golden, SPEC, lambda inputs: network(inputs) * np.nan).is_finite
+    assert not compare(golden, SPEC, lambda inputs: network(inputs) * np.nan, TASK).is_finite
 
 
 def test_damaged_golden_files_are_a_damaged_bundle(tmp_path):

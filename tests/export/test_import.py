@@ -43,7 +43,8 @@ class TestBundle:
         made = ["--make", "onnx-int8,openvino-int8", "--accept-inconclusive", "a test"]
         assert edgekd("export", "runs/student", *made) in (0, 3)
         manifest = open_bundle(bundle)
-        assert sorted(manifest.artifacts) == ["onnx-fp32", "onnx-int8", "openvino-int8"]
+        # and mixed ones, where int8 is refused
+        assert {"onnx-fp32", "onnx-int8", "openvino-int8"} <= set(manifest.artifacts)
         assert manifest.artifacts["onnx-int8"].gate.images == 6
         assert edgekd("bench", bundle, *QUICK) == 0
         assert edgekd("bench", "runs/student", "--data", "images", *QUICK) == 0

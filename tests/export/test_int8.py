@@ -18,6 +18,7 @@ from edgekd.export.lint import check_qdq
 from edgekd.export.openvino_from_onnx import lower
 from edgekd.export.signed import make_signed
 from edgekd.image import to_input
+from tests.export.passes import given
 from tests.tiny_onnx import write_int8_classifier
 
 SIZE = 16
@@ -67,8 +68,8 @@ def pair(tmp_path_factory):
     """The fp32 file, the int8 file and the notes."""
     folder = tmp_path_factory.mktemp("int8")
     source = write_normalized(folder / "model.fp32.onnx")
-    notes = onnx_int8.convert(source, folder / "model.int8.onnx", squares(24))
-    return source, folder / "model.int8.onnx", notes
+    made = onnx_int8.convert(source, folder / "model.int8.onnx", given(squares(24)))
+    return source, folder / "model.int8.onnx", made
 
 
 def run(path, images):
@@ -104,7 +105,7 @@ def test_pixels_are_quantized_after_normalization(pair):
 
 def test_normalization_stays_in_float_however_it_is_written(tmp_path):
     source = write_normalized(tmp_path / "model.onnx", first=("Add", "Mul"))
-    onnx_int8.convert(source, tmp_path / "int8.onnx", squares(8))
+    onnx_int8.convert(source, tmp_path / "int8.onnx", given(squares(8)))
     first = [entry.op_type for entry in onnx.load(tmp_path / "int8.onnx").graph.node][:3]
     assert first == ["Add", "Mul", "QuantizeLinear"]
 
@@ -117,13 +118,13 @@ def test_weights_use_the_whole_range_of_int8(pair):
 
 
 def test_the_same_images_give_the_same_bytes(pair, tmp_path):
-    onnx_int8.convert(pair[0], tmp_path / "again.onnx", squares(24))
+    onnx_int8.convert(pair[0], tmp_path / "again.onnx", given(squares(24)))
     assert (tmp_path / "again.onnx").read_bytes() == pair[1].read_bytes()
 
 
 def test_the_notes_say_what_was_done(pair):
-    assert "ranges from 24 training images" in pair[2][0]
-    assert "made signed" in pair[2][1]
+    assert "ranges from 24 training images" in pair[2].notes[0]
+    assert "made signed" in pair[2].notes[1]
 
 
 def test_openvino_keeps_every_quantizer_and_agrees_with_onnx_runtime(pair, tmp_path):
@@ -198,10 +199,12 @@ socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
 from pathlib import Path
 import numpy as np
 from edgekd.export import onnx_int8
+from edgekd.export.given import Given
 from edgekd.export.openvino_from_onnx import lower
 folder = Path(sys.argv[1])
 squares = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
-onnx_int8.convert(folder / "model.onnx", folder / "int8.onnx", squares)
+given = Given(lambda: squares, None, None, None, None)
+onnx_int8.convert(folder / "model.onnx", folder / "int8.onnx", given)
 lower(folder / "int8.onnx", folder, "int8")
 assert sys.modules["openvino_telemetry"] is None, "telemetry was loaded"
 """

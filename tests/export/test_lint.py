@@ -158,12 +158,23 @@ def weights_of_nan(model):
     model.graph.initializer.append(numpy_helper.from_array(np.float32([1, np.nan]), "lost"))
 
 
+def half_weight(model):
+    model.graph.initializer.append(numpy_helper.from_array(np.float16([1]), "half"))
+    model.graph.node.append(helper.make_node("Mul", ["active", "half"], ["scaled"]))
+
+
+def half_scale(model):
+    replaced(model, "flat_scale", np.float16(0.03))  # allowed from opset 19 on
+
+
 def scales_in_blocks(model):
     replaced(model, "conv_scale", np.full((4, 3), 0.01, np.float32))
     replaced(model, "conv_zero", np.zeros((4, 3), np.int8))
 
 
 BROKEN = {
+    half_weight: "float-types",
+    half_scale: "float-types",
     scales_in_blocks: "blocked",
     control_flow: "control-flow",
     weights_of_nan: "not-finite",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 from edgekd.errors import BundleError
 from edgekd.runtimes import onnxruntime as module
-from edgekd.runtimes._onnx_graph import read_graph
+from edgekd.runtimes._onnx_graph import OnnxGraph, read_graph
 from edgekd.runtimes.base import RunOptions
 from edgekd.runtimes.onnxruntime import OnnxRuntime
 from tests.tiny_onnx import write_classifier, write_identity, write_int8_classifier
@@ -31,6 +33,32 @@ def test_int8_is_what_ran_and_not_what_the_file_asks_for(tmp_path: Path) -> None
         ]
     with OnnxRuntime(unsigned, options) as runtime:
         assert runtime.inspect().precision == "i8"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="others have fp16 kernels")
+def test_fp16_that_is_cast_to_float_is_told(models: Path) -> None:
+    with OnnxRuntime(models / "fp16.onnx", RunOptions(batch=1, precision="fp16")) as runtime:
+        assert runtime.inspect().precision == "f32"
+        assert runtime.facts.notes == [
+            "ONNX Runtime runs 2 of 2 convolutions and matrix products in float32"
+        ]
+
+
+@pytest.mark.parametrize(("half", "precision"), [(3, "f16"), (2, "f16"), (1, "f32")])
+def test_what_most_of_an_fp16_model_runs_in(half: int, precision: str, models: Path) -> None:
+    graph = OnnxGraph(ops=Counter(Conv=3), half_ops=Counter(Conv=half))
+    runtime = OnnxRuntime(models / "fp16.onnx")
+    runtime._say_precision(graph, "f16")
+    assert runtime.facts.precision == precision
+    full = f"ONNX Runtime runs {3 - half} of 3 convolutions and matrix products in float32"
+    assert runtime.facts.notes == ([full] if half < 3 else [])
+
+
+def test_which_operators_read_halves_is_read_from_the_file(models: Path) -> None:
+    assert read_graph(models / "fp32.onnx").half_ops == Counter()
+    assert read_graph(models / "fp16.onnx").half_ops == Counter(
+        ["Conv", "Relu", "GlobalAveragePool", "Flatten", "Gemm", "Cast"]
+    )
 
 
 def test_loading_an_int8_model_opens_one_session_and_writes_nothing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 
 from edgekd.bundle import INPUT_NAME, OUTPUT_NAME
 from edgekd.errors import BundleError
+from edgekd.runtimes import openvino as module
+from edgekd.runtimes._telemetry import import_openvino
 from edgekd.runtimes.base import RunOptions
 from edgekd.runtimes.onnxruntime import OnnxRuntime
 from edgekd.runtimes.openvino import OpenVino
@@ -39,6 +42,41 @@ def test_an_int8_artifact_that_runs_in_float_says_so(models: Path) -> None:
     with OpenVino(models / "fp32.xml", RunOptions(batch=1, precision="int8")) as runtime:
         assert runtime.inspect().precision == "f32"
         assert any("0 of 2" in note for note in runtime.facts.notes)
+
+
+@pytest.mark.parametrize("precision", ["int8-aware", "mixed"])
+def test_every_quantized_precision_is_told_like_int8(models: Path, precision: str) -> None:
+    with OpenVino(models / "int8.xml", RunOptions(batch=1, precision=precision)) as runtime:
+        assert runtime.inspect().precision == "i8"
+        assert runtime.facts.notes == ["layers that are not int8 run in f32"]
+    with OpenVino(models / "fp32.xml", RunOptions(batch=1, precision=precision)) as runtime:
+        assert runtime.inspect().precision == "f32"
+        assert any("0 of 2" in note for note in runtime.facts.notes)
+
+
+def test_fp16_is_f16_where_the_processor_has_it(models: Path) -> None:
+    able = "FP16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    with OpenVino(models / "fp16.xml", RunOptions(batch=1, precision="fp16")) as runtime:
+        assert runtime.inspect().precision == ("f16" if able else "f32")
+        assert (runtime.facts.notes == []) is able
+
+
+def test_an_fp16_onnx_file_runs_in_f32_because_its_casts_would_be_dropped(models: Path) -> None:
+    with OpenVino(models / "fp16.onnx", RunOptions(batch=1, precision="fp16")) as runtime:
+        assert runtime.inspect().precision == "f32"
+        assert runtime.facts.notes == ["asked for f16 arithmetic, CPU uses f32"]
+
+
+def test_an_fp16_artifact_that_runs_partly_in_float_says_so(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_arithmetic", lambda _: Counter(f16=3, f32=1, bf16=1))
+    with OpenVino(models / "fp16.xml", RunOptions(batch=1, precision="fp16")) as runtime:
+        monkeypatch.setattr(module, "_property", lambda *_: "f16")
+        assert runtime.inspect().precision == "f16"
+        assert runtime.facts.notes == [
+            "OpenVINO runs 3 of 5 convolutions and matrix products in f16, 2 in bf16 and f32"
+        ]
 
 
 def test_weights_that_are_missing_or_cut_are_one_line(models: Path, tmp_path: Path) -> None:

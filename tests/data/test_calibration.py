@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgekd.data.calibration import choose
 from edgekd.errors import DataError
-from edgekd.export.calibration import choose
 
 # 900 common images of 9 patients, 30 rare ones of 30; the last 100 indices are test images
 TARGETS = np.array([0] * 900 + [1] * 30 + [0] * 100)
