@@ -58,8 +58,7 @@ def finished(sweep: Path, variant: str, seed: int) -> RunDir | None:
 
 def export_run(run: RunDir, *, whole: bool) -> Manifest:
     """All artifacts of an undisturbed student; fp32 and int8 of the others."""
-    some = [f"{target}-{precision}" for target in ("onnx", "openvino")
-            for precision in ("fp32", "int8")]  # fmt: skip
+    some = ["onnx-fp32", "onnx-int8", "onnxruntime-int8", "openvino-fp32", "openvino-int8"]
     try:
         export(run.root, make=None if whole else some)
     except GateFailed as error:

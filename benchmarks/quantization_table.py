@@ -17,6 +17,8 @@ LABELS = {
     "fp32": "fp32", "fp16": "fp16", "int8": "int8 (PTQ)", "int8-aware": "int8, accuracy control",
     "mixed": "mixed",
 }  # fmt: skip
+QUANTIZED = {key: label for key, label in LABELS.items() if not key.startswith("fp")}
+ARTIFACTS = {"onnx": LABELS, "onnxruntime": QUANTIZED, "openvino": LABELS}
 TREATMENTS = {"longer": "two more epochs in float", "qat": "QAT without teacher",
               "qat-taught": "QAT with teacher"}  # fmt: skip
 EXACT = "onnx-fp32"
@@ -61,8 +63,8 @@ def accuracy(record: Record) -> str:
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for student, label in STUDENTS.items():
-        for target in ("onnx", "openvino"):
-            for precision, name in LABELS.items():
+        for target, names in ARTIFACTS.items():
+            for precision, name in names.items():
                 rows = rows_of(record, student, "plain", f"{target}-{precision}")
                 exact = rows_of(record, student, "plain", EXACT)
                 cells = _accuracy_cells(rows, exact) if rows else [NOT_RUN, *[""] * 9]
@@ -149,8 +151,8 @@ def latency(record: Record) -> str:
     """Median of each artifact, and how many times faster than ONNX Runtime's fp32 it is."""
     lines = ["| artifact |" + "".join(f" {label} |" for label in STUDENTS.values()),
              "|---|" + "---:|" * len(STUDENTS)]  # fmt: skip
-    for target in ("onnx", "openvino"):
-        for precision, name in LABELS.items():
+    for target, names in ARTIFACTS.items():
+        for precision, name in names.items():
             cells = [
                 _latency_cell(record["timing"].get(student), f"{target}-{precision}")
                 for student in STUDENTS

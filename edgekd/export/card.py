@@ -68,6 +68,9 @@ def _table(manifest: Manifest) -> list[str]:
 def _artifact(artifact: Artifact) -> list[str]:
     lines = [f"### {artifact.name}", ""]
     lines += [f"- {note}" for note in artifact.notes]
+    if artifact.float_layers:
+        names = ", ".join(f"`{name}`" for name in artifact.float_layers)
+        lines.append(f"- layers that stayed in float ({len(artifact.float_layers)}): {names}")
     if artifact.gate is None:
         return [*lines, ""]
     gate = artifact.gate

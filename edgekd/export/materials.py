@@ -72,6 +72,12 @@ class Materials:
         cls = plugins.load("tasks", spec.name, Task, folders=folders)  # type: ignore[type-abstract]
         return cls(classes=self.source.classes, primary=spec.primary)
 
+    def given(self) -> Given:
+        """What precision passes get of this run's data; images are read once for all of them."""
+        return Given(lambda: self.calibration, lambda: self.validation, self.task(),
+                     self.recipe.export, self.say)  # fmt: skip
+
+    @cached_property
     def calibration(self) -> UInt8:
         """Training images, spread over classes and groups, (N, S, S, 3)."""
         spec = self.recipe.export.calibration
@@ -80,6 +86,7 @@ class Materials:
         self.say(f"calibrating on {len(chosen)} training images")
         return self._squares(chosen)
 
+    @cached_property
     def validation(self) -> Validation:
         """Labelled validation images, evenly drawn where there are more than a pass needs."""
         spec, targets = self.recipe.export.control, self.source.targets()
@@ -97,10 +104,6 @@ class Materials:
                             targets[chosen], np.zeros((len(chosen), 0), np.float32))  # fmt: skip
         self.say(f"choosing layers on {len(chosen)} validation images")
         return Validation(self._squares(chosen), truth)
-
-    def given(self) -> Given:
-        """What precision passes get of this run's data."""
-        return Given(self.calibration, self.validation, self.task(), self.recipe.export, self.say)
 
     @cached_property
     def test_squares(self) -> UInt8:

@@ -7,6 +7,7 @@ new pass or target is one new file:
                            convert(source: Path, target: Path, given: Given) -> Made
     <target>_from_onnx.py  RUNTIME: str
                            lower(source: Path, folder: Path, precision: str) -> list[Path]
+                           PRECISIONS: frozenset of those that it changes (default: all)
 
 An underscore in the file's name is a dash in the precision's: `onnx_int8_aware.py` makes
 `onnx-int8-aware`.
@@ -15,7 +16,7 @@ An underscore in the file's name is a dash in the precision's: `onnx_int8_aware.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,23 @@ def targets() -> list[str]:
 
 def available() -> list[str]:
     """The names of all artifacts that can be made."""
-    return [Step(target, precision).name for target in targets() for precision in precisions()]
+    return list(_steps())
+
+
+def _steps() -> dict[str, Step]:
+    """Every step by its name."""
+    steps = [
+        Step(target, precision)
+        for target in targets()
+        for precision in precisions()
+        if target == ONNX or precision in _lowered(target)
+    ]
+    return {step.name: step for step in steps}
+
+
+def _lowered(target: str) -> Iterable[str]:
+    module = importlib.import_module(f"edgekd.export.{target}_from_onnx")
+    return getattr(module, "PRECISIONS", None) or precisions()
 
 
 def plan(asked: Sequence[str]) -> list[Step]:
@@ -68,7 +85,7 @@ def plan(asked: Sequence[str]) -> list[Step]:
 
     `onnx-fp32` is always among them. Raises RecipeError for an unknown name.
     """
-    known = {Step(t, p).name: Step(t, p) for t in targets() for p in precisions()}
+    known = _steps()
     steps: dict[str, Step] = {}
 
     def add(name: str) -> None:

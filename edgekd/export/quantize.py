@@ -124,10 +124,9 @@ def finish(model: Any, fp32: Any) -> int:
     """
     if model.graph.input[0].name != fp32.graph.input[0].name:
         raise BundleError("quantization renamed the input")
-    widened = make_signed(model)
     del model.metadata_props[:]
     model.metadata_props.extend(fp32.metadata_props)
-    return widened
+    return make_signed(model)
 
 
 def save(model: Any, target: Path) -> None:

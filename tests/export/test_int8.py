@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekd.errors import BundleError
 from edgekd.export import onnx_int8
 from edgekd.export.lint import check_qdq
+from edgekd.export.onnxruntime_from_onnx import lower as lower_for_onnxruntime
 from edgekd.export.openvino_from_onnx import lower
 from edgekd.export.signed import make_signed
 from edgekd.image import to_input
@@ -160,6 +161,47 @@ def test_what_openvino_cannot_read_is_named(tmp_path):
     path.write_bytes(b"not a model")
     with pytest.raises(BundleError, match=r"OpenVINO cannot read .*broken\.onnx"):
         lower(path, tmp_path, "fp32")
+
+
+class TestForOnnxRuntime:
+    """uint8 where nothing is negative, which is what ONNX Runtime fuses."""
+
+    @pytest.fixture
+    def unsigned(self, pair, tmp_path):
+        return lower_for_onnxruntime(pair[1], tmp_path, "int8")[0]
+
+    def test_what_was_made_signed_is_unsigned_again(self, pair, unsigned):
+        kinds = {
+            tensor.data_type
+            for tensor in onnx.load(unsigned).graph.initializer
+            if tensor.name.endswith("_uint8") and "zero" in tensor.name
+        }
+        assert kinds == {TensorProto.UINT8}
+        assert unsigned.parent.name == "onnxruntime"
+
+    def test_it_is_no_further_from_fp32_than_the_signed_file(self, pair, unsigned):
+        images = to_input(squares(24))
+        exact = run(pair[0], images)
+        signed, ours = (np.abs(run(path, images) - exact).max() for path in (pair[1], unsigned))
+        assert ours <= 1.2 * signed
+
+    def test_every_convolution_becomes_an_integer_one(self, pair, unsigned, tmp_path):
+        counts = {}
+        for name, path in (("signed", pair[1]), ("unsigned", unsigned)):
+            options = onnxruntime.SessionOptions()
+            options.optimized_model_filepath = str(tmp_path / f"{name}.onnx")
+            options.log_severity_level = 3
+            onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            nodes = onnx.load(options.optimized_model_filepath).graph.node
+            counts[name] = sum(node.op_type == "QLinearConv" for node in nodes)
+        assert counts == {"signed": 0, "unsigned": 2}
+
+    def test_a_file_without_such_quantizers_stays_as_it_is(self, tmp_path):
+        source = write_int8_classifier(tmp_path / "model.onnx")
+        target = lower_for_onnxruntime(source, tmp_path, "int8")[0]
+        ours, theirs = onnx.load(target).graph, onnx.load(source).graph
+        assert ours.node == theirs.node
+        assert ours.initializer == theirs.initializer
 
 
 class TestMakeSigned:
