@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgekd.data._digests import digests_of
 from edgekd.data.base import DataSource, Sample
 from edgekd.errors import DataError, did_you_mean
 
@@ -98,10 +99,9 @@ class MedMNIST(DataSource):
         return self._parts
 
     def fingerprint(self) -> str:
-        """As for every source, with the one file's size and time of change."""
-        facts = self.path.stat()
-        text = f"{super().fingerprint()}{facts.st_size}:{facts.st_mtime_ns}"
-        return hashlib.sha256(text.encode()).hexdigest()
+        """As for every source, with the one file."""
+        whole = super().fingerprint().encode() + digests_of([self.path])[0]
+        return hashlib.sha256(whole).hexdigest()
 
 
 def _find(root: Path, flag: str | None) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +168,8 @@ class TestBundle:
         bundle = Path("runs/student/bundle")
         before = read_manifest(bundle)
         assert before.artifacts["onnx-int8"].gate.accepted_because == "a test"
-        os.utime(next(Path("images").rglob("*.png")), (1, 1))
+        path = next(Path("images").rglob("*.png"))
+        Image.open(path).save(path, compress_level=0)  # other bytes, the same pixels
         capsys.readouterr()
         assert edgekd(*command) in (0, 3)
         assert "made anew" in capsys.readouterr().err
