@@ -17,7 +17,7 @@ import numpy as np
 
 from edgekd.errors import BundleError
 from edgekd.export.given import Given, Made
-from edgekd.export.half import LARGEST, name_nodes, to_half, types_of
+from edgekd.export.half import LARGEST, to_half, types_of
 from edgekd.export.layers import WEIGHTED, weighted_layers
 from edgekd.export.lint import check_qdq
 from edgekd.export.magnitudes import BATCH, magnitudes
@@ -78,7 +78,6 @@ def convert(source: Path, target: Path, given: Given) -> Made:
         except ModuleNotFoundError as error:
             raise missing_package(error.name or "onnxruntime", "onnx-fp16") from None
     fp32 = read_float(source)
-    name_nodes(fp32)
     squares = given.calibration()
     squares = squares[:: math.ceil(len(squares) / IMAGES)]  # all classes, in whatever order
     by_rule = guarded(fp32)

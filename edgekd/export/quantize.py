@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.errors import BundleError
+from edgekd.export.half import name_nodes
 from edgekd.export.judge import Judge
 from edgekd.export.lint import CONTROL_FLOW, check_qdq
 from edgekd.export.normalization import normalization_nodes
@@ -42,20 +43,11 @@ def read_float(source: Path) -> Any:
         if node.domain not in ("", "ai.onnx"):
             raise BundleError(f"{where} is {node.domain}:{node.op_type}, not standard ONNX",
                               hint="export it without that runtime's own operators")  # fmt: skip
-    _name_nodes(model)
+    name_nodes(model)
     problems = [p for p in check_qdq(source) if p.rule == "not-finite"]
     if problems:
         raise BundleError(f"{source}: {problems[0]}", hint=problems[0].hint)
     return model
-
-
-def _name_nodes(model: Any) -> None:
-    """Layers are told apart by name: each gets one that no other has."""
-    taken: set[str] = set()
-    for index, node in enumerate(model.graph.node):
-        if not node.name or node.name in taken:
-            node.name = f"{node.name or node.op_type}_{index}"
-        taken.add(node.name)
 
 
 def _dataset(nncf: Any, model: Any, squares: UInt8) -> Any:

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from edgekd.errors import BundleError, MissingOnHost
 from edgekd.runtimes._onnx_graph import read_graph
 from edgekd.runtimes._telemetry import import_openvino
@@ -38,6 +40,7 @@ class OpenVino(Runtime):
         super().__init__(path, options)
         self._compiled: Any = None
         self._request: Any = None
+        self._tensor: Any = None
         self._names: list[str] = []
 
     @classmethod
@@ -62,7 +65,7 @@ class OpenVino(Runtime):
         except RuntimeError as error:  # OpenVINO's only error
             raise BundleError(f"{self.path}: OpenVINO cannot load it: {_last_line(error)}",
                               hint="copy or export the file again") from error  # fmt: skip
-        self._compiled = compiled
+        self._compiled, self._tensor = compiled, openvino.Tensor
         self._request = compiled.create_infer_request()
         self._names = [_name(port) for port in compiled.outputs]
         self.facts.inputs = {_name(port): _shape(port) for port in compiled.inputs}
@@ -74,9 +77,18 @@ class OpenVino(Runtime):
         return self
 
     def run(self, inputs: Arrays) -> Arrays:
-        # the inputs are not copied first; the outputs are, since the next run overwrites them
-        found = self._request.infer(inputs, share_inputs=True, share_outputs=False)
-        return dict(zip(self._names, found.values(), strict=True))
+        # the inputs are not copied first; the outputs are, since the next run overwrites them.
+        # `infer(inputs)` does the same, with 40 us more of Python on a model of 500 us
+        request = self._request
+        for name, values in inputs.items():
+            # OpenVINO shares no read-only memory; it does not write to it either
+            own = np.require(values, requirements=("C", "W"))
+            request.set_tensor(name, self._tensor(own, shared_memory=True))
+        request.infer()
+        return {
+            name: request.get_output_tensor(index).data.copy()
+            for index, name in enumerate(self._names)
+        }
 
     def __exit__(
         self,
