@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict
 
 from edgekd.errors import DataError
 
+MEASURED, NOT_MEASURED = "measured", "not measured"
+
 
 class Record(BaseModel):
     """Base of all stored records: immutable, and unknown keys are an error."""
@@ -128,6 +130,29 @@ class Measurement(Record):
     scores: Scores | None = None
     gate: str | None = None  # verdict of the artifact's gate at the time
     notes: list[str] = []
+    # while it was timed (bench/clocks.py): after the warm-up, and after the last repeat
+    power_mode: str | None = None  # nvpmodel's mode, governor, preference; None: not readable
+    cpu_mhz_before: float | None = None  # of the fastest core
+    cpu_mhz: float | None = None
+    gpu_mhz_before: float | None = None
+    gpu_mhz: float | None = None
+    emc_mhz: float | None = None  # memory of a Jetson
+    temperature_before_c: float | None = None  # of the hottest sensor
+    temperature_c: float | None = None
+    throttle_events: int | None = None  # meanwhile
+    format_unverified: list[str] = []  # fields read from text that no public source describes
+    # a pass of its own after the timing (bench/energy.py), per image, less the power at rest
+    energy_status: str = NOT_MEASURED  # or `measured`, or `not measured: <why>`
+    energy_mj: float | None = None
+    energy_mj_low: float | None = None  # 95 % interval
+    energy_mj_high: float | None = None
+    energy_gross_mj: float | None = None  # the power at rest included
+    idle_w: float | None = None
+    load_w: float | None = None
+    energy_s: float | None = None  # how long the load lasted
+    energy_images: int | None = None  # in that time
+    power_readings: int | None = None  # the fewer of those at rest and under load
+    power_source: str | None = None  # which meter, what it covers, and what is doubtful about it
 
 
 def append_jsonl(path: Path, record: Record) -> None:

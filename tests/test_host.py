@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.host import host_facts, host_name, isa, throttled, usable_cores, version
+from edgekd.host import host_facts, host_name, isa, temperature, throttled, usable_cores, version
 
 ORIN = {
     "proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd aes asimdhp asimddp\nCPU part\t: 0xd42\n",
@@ -49,6 +49,7 @@ def test_a_jetson(tmp_path: Path) -> None:
     facts = host_facts(machine(tmp_path, ORIN))
     assert facts["board"] == "NVIDIA Jetson Orin Nano Developer Kit"
     assert facts["jetpack"] == "R36.4.3"
+    assert facts["format_unverified"] == ["jetpack"]
     assert facts["os"] == "Ubuntu 22.04.5 LTS"
     assert facts["isa"] == ["dotprod", "fp16", "neon"]
     assert facts["governor"] == "schedutil"
@@ -64,6 +65,25 @@ def test_a_desk(tmp_path: Path) -> None:
     assert facts["frequency_mhz"] == 2600.1
     assert facts["is_virtual"] is False
     assert throttled(tmp_path) == 7
+
+
+def test_the_hottest_sensor_of_the_processor_counts_where_there_is_no_zone(tmp_path: Path) -> None:
+    machine(tmp_path, {
+        "sys/class/hwmon/hwmon0/name": "nvme\n", "sys/class/hwmon/hwmon0/temp1_input": "90000\n",
+        "sys/class/hwmon/hwmon1/name": "k10temp\n", "sys/class/hwmon/hwmon1/temp1_input": "61250\n",
+        "sys/class/thermal/thermal_zone0/temp": "-256000\n",
+    })  # fmt: skip
+    assert temperature(tmp_path) == 61.25
+
+
+def test_the_release_of_a_jetson_without_its_own_file(tmp_path: Path) -> None:
+    entry = "Package: {}\nStatus: install ok installed\nVersion: {}\n\n"
+    packages = [("libc6", "2.35-0"), ("nvidia-l4t-core", "36.4.3-20250107174145"), ("zip", "3.0")]
+    text = "".join(entry.format(*package) for package in packages)
+    machine(tmp_path, {"var/lib/dpkg/status": text})
+    assert host_facts(tmp_path)["jetpack"] == "R36.4.3"
+    machine(tmp_path, {"var/lib/dpkg/status": text.replace("nvidia-l4t-core", "other")})
+    assert host_facts(tmp_path)["jetpack"] is None
 
 
 def test_what_cannot_be_read_is_none(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,21 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path, row: Measurement) 
     path.write_text("{}\n" + row.model_dump_json() + "\n")
     with pytest.raises(DataError, match=r"host\.jsonl:1: not a measurement"):
         list(read_measurements(path))
+
+
+def test_a_row_from_before_energy_was_measured_is_still_read(
+    tmp_path: Path, row: Measurement
+) -> None:
+    tree = json.loads(row.model_dump_json())
+    fields = list(tree)
+    for name in fields[fields.index("notes") + 1 :]:
+        del tree[name]
+    assert {"energy_mj", "power_mode", "temperature_c"} & set(tree) == set()
+    path = tmp_path / "host.jsonl"
+    path.write_text(json.dumps(tree) + "\n" + row.model_dump_json() + "\n")
+    old, new = read_measurements(path)
+    assert old == new == row
+    assert (old.energy_mj, old.energy_status) == (None, "not measured")
 
 
 def test_a_record_is_read_back_as_it_was() -> None:

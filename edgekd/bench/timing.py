@@ -62,11 +62,13 @@ def measure(
     repeats: int = 200,
     seconds: float = 1.0,
     clock: Callable[[], int] = time.perf_counter_ns,
+    watch: Callable[[], object] | None = None,
 ) -> Timing:
     """Time `call`: at least `repeats` runs and at least `seconds`, after a warm-up.
 
     The warm-up takes at least one run, `warmup_runs` runs and `warmup_s` seconds. `clock` gives
-    nanoseconds.
+    nanoseconds. `watch` is called after the warm-up, with one more run behind it so that the first
+    repeat is as warm as the others, and after the last repeat.
     """
     begin = clock()
     call()
@@ -77,7 +79,13 @@ def measure(
         call()
         now = clock()
         runs += 1
+    if watch is not None:
+        watch()
+        call()
+        runs += 1
     samples, total = _repeat(call, max(1, repeats), seconds, clock)
+    if watch is not None:
+        watch()
     return Timing(np.array(samples, dtype=np.float64) / 1e6, first_ms, runs,
                   (now - begin) / 1e9, total / 1e9)  # fmt: skip
 

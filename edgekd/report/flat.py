@@ -68,6 +68,11 @@ def _timing(one: Timing) -> Iterator[Line]:
     yield "load", one.load_s, None, None, "s"
     yield "first_call", one.first_ms, None, None, "ms"
     yield "peak_memory", one.peak_memory_mb, None, None, "MB"
+    yield "energy_per_image", one.energy_mj, one.energy_mj_low, one.energy_mj_high, "mJ"
+    yield "energy_per_image_with_rest", one.energy_gross_mj, None, None, "mJ"
+    yield "power_at_rest", one.idle_w, None, None, "W"
+    yield "power_at_work", one.load_w, None, None, "W"
+    yield "temperature", one.temperature_c, None, None, "degC"
     for phase, found in one.phases.items():
         yield f"phase_{phase}_p50", found.p50, None, None, "ms"
 

@@ -11,6 +11,7 @@ from edgekd.report.words import (
     NOT_MEASURED,
     UNKNOWN,
     decimal,
+    energy,
     integer,
     plural,
     ratio,
@@ -96,7 +97,8 @@ def timings(host: HostTable) -> Grid | None:
         Column("Batch", True), Column(f"p50 {CI}, ms", True), Column("p90", True),
         Column("p95", True), Column("p99", True), Column("Mean", True), Column("Images/s", True),
         Column("Load, s", True), Column("First call, ms", True),
-        Column("Peak memory, MB", True), Column("Repeats", True),
+        Column("Peak memory, MB", True), Column(f"Energy per image {CI}, mJ", True),
+        Column("Repeats", True),
     ]  # fmt: skip
     rows = []
     for one in host.timings:
@@ -109,10 +111,16 @@ def timings(host: HostTable) -> Grid | None:
             f"{significant(latency.p50)} {interval}", significant(latency.p90),
             significant(latency.p95), significant(latency.p99), significant(latency.mean),
             significant(one.throughput_ips), significant(one.load_s), significant(one.first_ms),
-            NOT_MEASURED if memory is None else significant(memory), integer(one.repeats),
+            NOT_MEASURED if memory is None else significant(memory),
+            energy(one.energy_mj, one.energy_mj_low, one.energy_mj_high),
+            integer(one.repeats),
         ]  # fmt: skip
         rows.append([Cell(one.model, below=one.artifact), *(Cell(text) for text in texts)])
     notes = list(dict.fromkeys(note for one in host.timings for note in one.notes))
+    modes = dict.fromkeys(one.power_mode for one in host.timings if one.power_mode)
+    notes += [f"Power mode: {mode}." for mode in modes]
+    meters = dict.fromkeys(one.power_source for one in host.timings if one.power_source)
+    notes += [f"Energy: power at work less power at rest, read from {name}." for name in meters]
     return Grid(f"All measurements on {host.name} (milliseconds per batch)", columns, rows, notes)
 
 

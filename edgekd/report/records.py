@@ -43,6 +43,15 @@ class Timing:
     samples_ms: list[float]
     utc: str
     notes: list[str]
+    energy_mj: float | None = None  # per image, less the power at rest
+    energy_mj_low: float | None = None
+    energy_mj_high: float | None = None
+    energy_gross_mj: float | None = None
+    idle_w: float | None = None
+    load_w: float | None = None
+    power_source: str | None = None
+    power_mode: str | None = None
+    temperature_c: float | None = None
 
     @property
     def setting(self) -> str:

@@ -58,6 +58,15 @@ def _timing(row: Measurement, model: str, host: str) -> Timing:
         samples_ms=row.samples_ms,
         utc=row.utc,
         notes=row.notes,
+        energy_mj=row.energy_mj,
+        energy_mj_low=row.energy_mj_low,
+        energy_mj_high=row.energy_mj_high,
+        energy_gross_mj=row.energy_gross_mj,
+        idle_w=row.idle_w,
+        load_w=row.load_w,
+        power_source=row.power_source,
+        power_mode=row.power_mode,
+        temperature_c=row.temperature_c,
     )
 
 

@@ -70,6 +70,15 @@ def score(value: Score | None) -> str:
     return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
+def energy(value: float | None, low: float | None, high: float | None) -> str:
+    """Millijoules: `12.3 [11.9, 12.7]`."""
+    if value is None:
+        return NOT_MEASURED
+    if low is None or high is None:
+        return significant(value)
+    return f"{significant(value)} [{significant(low)}, {significant(high)}]"
+
+
 def decimal(value: float | None, missing: str = DOES_NOT_APPLY) -> str:
     """A check's value: small differences keep their size (`1.2e-06`)."""
     return missing if value is None else f"{value:.3g}"

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from edgekd.bench.accuracy import find_images, score
+from edgekd.bench.phases import measure_dicom
 from edgekd.bench.run import bench
 from edgekd.bundle import close_bundle, read_manifest
 from edgekd.data.origin import digests
@@ -20,6 +21,7 @@ from edgekd.errors import BundleError, DataError
 from edgekd.recipe_data import DataSpec
 from edgekd.runtimes.session import open_session
 from tests.bench.test_run import QUICK
+from tests.dicom_files import encoded
 from tests.tiny_bundle import write_bundle
 
 
@@ -183,3 +185,34 @@ def test_data_of_other_classes_is_refused(bundle: Path) -> None:
     manifest = read_manifest(bundle).model_copy(update={"classes": ["a", "b", "c", "d"]})
     with pytest.raises(DataError, match="the data has the classes none, mild"):
         find_images(None, manifest)
+
+
+def test_the_time_to_open_dicom_files_is_measured_on_those_of_the_data(
+    bundle: Path, tmp_path: Path
+) -> None:
+    classes = read_manifest(bundle).classes
+    root = write_pictures(tmp_path / "pictures", classes)
+    (row,) = bench(bundle, artifacts=["onnx-fp32"], data=root, **QUICK)
+    assert "decode_dicom" not in row.phases_ms
+    random = np.random.default_rng(1)
+    for number in range(30):
+        pixels = random.integers(0, 4096, (20, 20)).astype(np.uint16)
+        (root / classes[number % 2] / f"IM{number}").write_bytes(encoded(pixels, BitsStored=12))
+    (row,) = bench(bundle, artifacts=["onnx-fp32"], data=root, **QUICK)
+    assert row.phases_ms["decode_dicom"].min > 0
+    assert row.scores is not None
+    assert row.scores["accuracy"].images == 4 * len(classes) + 30
+    images = find_images(root, read_manifest(bundle))
+    assert len(images.dicom_files(100)) == 30
+    assert 0 < len(images.dicom_files(10)) <= 10
+
+
+def test_each_dicom_file_is_opened_once_and_the_first_before_that(tmp_path: Path) -> None:
+    paths = []
+    for number in range(3):
+        paths.append(tmp_path / f"{number}.dcm")
+        paths[-1].write_bytes(encoded(np.zeros((4, 4), np.uint8)))
+    ticks = iter(range(0, 80_000_000, 10_000_000))  # 10 ms between any two
+    found = measure_dicom(paths, lambda: next(ticks))["decode_dicom"]
+    assert (found.min, found.max, next(ticks, None)) == (10.0, 10.0, None)
+    assert measure_dicom([]) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import time
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from edgekd.bench import memory
+from edgekd.bench import memory, run
+from edgekd.bench.energy import Sampler, measure_energy
+from edgekd.bench.meter import Meter
 from edgekd.bench.phases import NAMES
 from edgekd.bench.run import bench, is_measured
 from edgekd.bench.table import table
@@ -207,3 +210,99 @@ def test_the_table_ends_with_what_to_deploy(bundle: Path) -> None:
     lines = printed(rows, bundle).strip().splitlines()
     assert lines[-1].startswith("Deploy on this host: onnx-")
     assert json.loads(rows[0].model_dump_json())["artifact"] == "onnx-fp32"
+
+
+class TestEnergy:
+    """The machine of the tests has whatever it has, so the meter is put in its place."""
+
+    @pytest.fixture
+    def meter(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """A gauge that says 8 W and keeps what happens around its readings."""
+        log: list[str] = []
+
+        def read() -> float:
+            log.append("reading")
+            return 8.0
+
+        gauge = Meter("test", read, is_counter=False, period_s=60.0)
+        timing = run.measure
+
+        def timed(*arguments: Any, **options: Any) -> Any:
+            log.append("timing")
+            found = timing(*arguments, **options)
+            log.append("timed")
+            return found
+
+        monkeypatch.setattr(run, "measure", timed)
+        monkeypatch.setattr("edgekd.bench.energy.find_meter", lambda device, root: gauge)
+        monkeypatch.setitem(energy_kwargs(), "settle_s", 0.0)
+        monkeypatch.setitem(energy_kwargs(), "sampler", Prompt)
+        return log
+
+    def test_it_is_measured_after_the_timing_and_never_during_it(
+        self, bundle: Path, meter: list[str]
+    ) -> None:
+        rows = bench(bundle, batches=(1, 2), energy=0.002, **QUICK)
+        steps = [step for step, _ in itertools.groupby(meter)]
+        assert steps == ["timing", "timed", "reading"] * 4
+        for row in rows:
+            assert row.energy_status == "measured"
+            assert row.load_w == pytest.approx(8.0)
+            assert row.idle_w == pytest.approx(8.0)
+            assert row.energy_images is not None
+            assert row.energy_s is not None
+            assert row.energy_images % row.batch == 0
+            gross = row.load_w * 1e3 * row.energy_s / row.energy_images
+            assert row.energy_gross_mj == pytest.approx(gross)
+        text = printed(rows, bundle)
+        assert "mJ/image" in text
+        assert "onnx-fp32, batch 2: 8 W at work less 8 W at rest (test)" in text
+
+    def test_off_unless_asked_for(self, bundle: Path, meter: list[str]) -> None:
+        (row,) = bench(bundle, artifacts=["onnx-fp32"], **QUICK)
+        assert (row.energy_status, row.energy_mj) == ("not measured", None)
+        assert "reading" not in meter
+        assert "mJ" not in printed([row], bundle)
+
+    def test_a_machine_without_a_meter_says_so_once_and_goes_on(
+        self, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def absent(device: str, root: Path) -> Meter:
+            raise MissingOnHost("no counters")
+
+        monkeypatch.setattr("edgekd.bench.energy.find_meter", absent)
+        rows = bench(bundle, energy=60.0, **QUICK)
+        assert [row.energy_status for row in rows] == ["not measured: no counters"] * 2
+        assert capsys.readouterr().err.count("energy not measured: no counters") == 1
+        text = printed(rows, bundle)
+        assert text.count("energy not measured: no counters") == 1
+        assert text.count("│ not measured") == 2
+
+    def test_how_the_machine_was_set_is_said_once(self, bundle: Path) -> None:
+        rows = bench(bundle, **QUICK)
+        seen = {"power_mode": "15W (0), schedutil", "format_unverified": ["power_mode"]}
+        known = [row.model_copy(update=seen) for row in rows]
+        text = printed(known, bundle)
+        assert text.count("power mode: 15W (0), schedutil (format unverified)") == 1
+        assert "power mode" not in printed(
+            [row.model_copy(update={"power_mode": None}) for row in rows], bundle
+        )
+
+
+class Prompt(Sampler):
+    """Takes its readings at once: no test waits for a thread."""
+
+    def __enter__(self) -> Prompt:
+        for _ in range(8):
+            self.take()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.take()
+
+
+def energy_kwargs() -> dict[str, Any]:
+    """The defaults of `measure_energy`, of which a test may change one."""
+    found = measure_energy.__kwdefaults__
+    assert found is not None
+    return found

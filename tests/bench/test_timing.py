@@ -67,6 +67,13 @@ def test_at_least_so_long_however_many() -> None:
     assert len(timing.samples_ms) == 1000
 
 
+def test_the_watch_looks_before_and_after_the_repeats_and_not_during_them() -> None:
+    seen: list[str] = []
+    measure(lambda: seen.append("run"), warmup_runs=3, warmup_s=0, repeats=10, seconds=0,
+            watch=lambda: seen.append("look"))  # fmt: skip
+    assert seen == ["run"] * 3 + ["look"] + ["run"] * (1 + 10) + ["look"]
+
+
 def test_throughput_counts_images() -> None:
     timing, _ = timed([4])
     assert timing.throughput(8) == pytest.approx(2000)
