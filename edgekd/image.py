@@ -5,6 +5,7 @@ The network's input is float32 RGB in [0, 1]; mean and standard deviation are in
 
 from __future__ import annotations
 
+import importlib
 import io
 import warnings
 from pathlib import Path
@@ -13,12 +14,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from edgekd.errors import DataError
+from edgekd.dicom.read import SUFFIXES as DICOM_SUFFIXES
+from edgekd.dicom.read import is_dicom, read_dicom
+from edgekd.errors import DataError, EdgekdError
 from edgekd.recipe_data import InputSpec
 
 MAX_PIXELS = 178_000_000  # a whole-slide thumbnail fits; a decompression bomb does not
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
+SUFFIXES = DICOM_SUFFIXES | {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
+# How files of these formats begin, and Pillow's module for them. Asked for a format that it has not
+# loaded, Pillow imports all forty, which takes longer than a small model's whole first answer.
+BEGINNINGS = (
+    (b"\xff\xd8\xff", "JPEG", "JpegImagePlugin"), (b"\x89PNG\r\n", "PNG", "PngImagePlugin"),
+    (b"II*\0", "TIFF", "TiffImagePlugin"), (b"MM\0*", "TIFF", "TiffImagePlugin"),
+    (b"BM", "BMP", "BmpImagePlugin"), (b"RIFF", "WEBP", "WebPImagePlugin"),
+)  # fmt: skip
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -27,15 +37,19 @@ Float32 = npt.NDArray[np.float32]
 def decode(source: Path | bytes) -> UInt8:
     """Decode one picture to uint8 RGB (H, W, 3), upright by its EXIF orientation.
 
-    16-bit greyscale keeps its top 8 bits; transparency is dropped. Raises DataError that names
-    the file, also for floating-point pictures, whose range is not known.
+    16-bit greyscale keeps its top 8 bits; transparency is dropped. DICOM is known by its content
+    and shown as it says itself (dicom/). Raises DataError that names the file, also for
+    floating-point pictures, whose range is not known; MissingOnHost for DICOM that needs a package.
     """
     name = "image" if isinstance(source, bytes) else str(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            shown = _if_dicom(source, name)
+            if shown is not None:
+                return shown
             stream = io.BytesIO(source) if isinstance(source, bytes) else source
-            with Image.open(stream, formats=FORMATS) as picture:
+            with Image.open(stream, formats=_formats(source)) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise _too_large(name, f"{picture.width}x{picture.height} pixels")
                 upright = ImageOps.exif_transpose(picture)
@@ -44,13 +58,57 @@ def decode(source: Path | bytes) -> UInt8:
                 return np.asarray(upright.convert("RGB"))
     except FileNotFoundError:
         raise DataError(f"{name}: no such image") from None
-    except (DataError, MemoryError):
+    except (EdgekdError, MemoryError):
         raise
     except Image.DecompressionBombError:  # far beyond the limit: Pillow does not even say the size
         raise _too_large(name, "too many pixels") from None
     except Exception as error:  # a corrupt picture can raise nearly anything inside Pillow
         reason = str(error) or type(error).__name__
         raise DataError(f"{name}: cannot be read as an image: {reason}") from None
+
+
+def _formats(source: Path | bytes) -> tuple[str, ...]:
+    """What the file can be, loaded into Pillow: one format by its beginning, or any."""
+    if isinstance(source, bytes):
+        start = source[:8]
+    else:
+        with source.open("rb") as file:
+            start = file.read(8)
+    for beginning, name, module in BEGINNINGS:
+        if start.startswith(beginning):
+            importlib.import_module(f"PIL.{module}")
+            return (name,)
+    return FORMATS
+
+
+def _if_dicom(source: Path | bytes, name: str) -> UInt8 | None:
+    suffix = "" if isinstance(source, bytes) else source.suffix
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        return read_dicom(file, name, MAX_PIXELS) if is_dicom(file.read(132), suffix) else None
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file found in a folder is taken for a picture: by its ending.
+
+    One without an ending, or with a number for one, is opened to see whether it is DICOM: the
+    standard's own file names have no ending (PS3.10, 8.5), and archives name files by their UID. A
+    DICOMDIR is the list of such files, and what begins with a dot was not meant.
+    """
+    if path.name.startswith(".") or path.name == "DICOMDIR":
+        return False
+    ending = path.suffix.lower()
+    if ending in SUFFIXES:
+        return True
+    return (not ending or ending[1:].isdecimal()) and starts_like_dicom(path)
+
+
+def starts_like_dicom(path: Path) -> bool:
+    """Whether `decode` would read the file as DICOM; False too if it cannot be opened."""
+    try:
+        with path.open("rb") as file:
+            return is_dicom(file.read(132), path.suffix)
+    except OSError:
+        return False
 
 
 def _too_large(name: str, size: str) -> DataError:

@@ -24,7 +24,13 @@ from edgekd.cli import main
 from tests.test_docs import FENCE, ROOT
 
 FILE = re.compile(r"# ([\w./-]+\.(?:py|yaml))\n")
-GUIDES = {"own-teacher": 5, "onnx-teacher": 5, "own-data": 8, "own-loss": 5}  # commands in each
+GUIDES = {
+    "own-teacher": 5,
+    "onnx-teacher": 5,
+    "own-data": 8,
+    "own-loss": 5,
+    "dicom": 5,
+}  # commands in each
 
 
 @pytest.fixture(autouse=True)

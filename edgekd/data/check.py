@@ -16,6 +16,7 @@ from PIL import Image
 from edgekd.data.base import DataSource
 from edgekd.data.splits import Split, split_problems
 from edgekd.errors import DataError
+from edgekd.image import starts_like_dicom
 from edgekd.log import progress
 
 Indices = npt.NDArray[np.int64]
@@ -177,12 +178,15 @@ def _read_all(source: DataSource) -> _Seen:
 
 
 def _digest(image: npt.NDArray[np.uint8], file: Path | None) -> str:
-    if file is not None:
+    # a DICOM file that was exported twice has other UIDs and dates the second time
+    if file is not None and not starts_like_dicom(file):
         return hashlib.sha256(file.read_bytes()).hexdigest()
     return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
 
 
 def _mode(file: Path) -> str:
+    if starts_like_dicom(file):
+        return "DICOM"
     with Image.open(file) as picture:
         return str(picture.mode)
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from edgekd.data.base import DataSource, Sample
 from edgekd.errors import DataError, did_you_mean
-from edgekd.image import SUFFIXES, decode
+from edgekd.image import decode, is_picture
 
 PARTS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
@@ -42,7 +42,7 @@ class _Item:
 
 
 class Folder(DataSource):
-    """Images in class folders, or listed in a CSV file.
+    """Images in class folders, or listed in a CSV file; DICOM too, with or without an ending.
 
     `csv` names a file with the columns path, label and optionally group and part; it is looked up
     in the root, and so are its paths. `classes` fixes the order (for grading: by severity);
@@ -182,7 +182,7 @@ def _images(root: Path, folder: Path, part: str | None, group: str | None) -> li
         inner = Path(where).relative_to(folder).as_posix()
         for name in sorted(names):
             path = Path(where) / name
-            if path.suffix.lower() not in SUFFIXES or name.startswith("."):
+            if not is_picture(path):
                 continue
             if inner != "." and group is None:
                 raise DataError(

@@ -16,6 +16,7 @@ from edgekd.data.folder import Folder
 from edgekd.data.splits import make_split
 from edgekd.data.synthetic import Synthetic
 from tests.data.plain import Plain
+from tests.dicom_files import encoded
 
 PARTS = ["train", "train", "val", "val", "test", "test"]
 
@@ -141,3 +142,17 @@ def test_bits_are_counted_alike_with_and_without_numpy_2(monkeypatch) -> None:  
     assert check_module._bit_counter()(words).tolist() == expected
     monkeypatch.delattr(np, "bitwise_count", raising=False)
     assert check_module._bit_counter()(words).tolist() == expected
+
+
+def test_a_dicom_file_that_was_exported_twice_is_the_same_image(tmp_path: Path) -> None:
+    """The second export has other UIDs, so its bytes differ."""
+    pixels = [np.random.default_rng(seed).integers(0, 4096, (40, 40)) for seed in range(3)]
+    for part, seeds in (("train", (0, 1)), ("test", (0, 2))):
+        for number, seed in enumerate(seeds):
+            path = tmp_path / part / ("a", "b")[number] / f"IM{seed}"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(encoded(pixels[seed].astype(np.uint16), BitsStored=12))
+    source = Folder(root=tmp_path)
+    report = check(source, make_split(source, "official", seed=0, verify=False), near=False)
+    assert report.duplicates == [["test/a/IM0", "train/a/IM0"]]
+    assert report.modes == {"DICOM": 4}
