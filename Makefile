@@ -10,6 +10,7 @@ help: ## show this list
 
 setup: ## make .venv with edgekd, its extras and the development tools
 	@tools/setup.sh
+	@tools/tensorrt_bindings.sh
 
 quickstart: setup ## run the main job on drawn images: distil, export, bench, report
 	$(BIN)/edgekd run recipes/quickstart.yaml

@@ -66,6 +66,14 @@ class Runtime(ABC):
     def probe(cls) -> Probe:
         """Say version and devices, or why not. Never raises, never loads a model."""
 
+    @classmethod
+    def why_not(cls, path: Path) -> str:
+        """Why this file does not run on this machine though the runtime is here; "" if it does.
+
+        One line. Only what is bound to the host that made it says anything; nothing is loaded.
+        """
+        return ""
+
     @abstractmethod
     def __enter__(self) -> Runtime:
         """Load and compile; fills `facts` but for what `inspect` finds out.

@@ -90,11 +90,7 @@ def resolve(target: Path) -> Target:
     Raises BundleError for anything else, and for a bundle that is not as it was exported.
     """
     if target.is_dir():
-        folder = RunDir(target).bundle if not is_bundle(target) else target
-        if folder != target and not folder.is_dir():
-            has_recipe = RunDir(target).recipe.is_file()
-            raise BundleError(f"{target} is neither a bundle nor a run that has one",
-                              hint=f"edgekd export {target}" if has_recipe else None)  # fmt: skip
+        folder = find_bundle(target)
         manifest = open_bundle(folder)
         return Target(folder, manifest, manifest.artifacts)
     if not target.exists():
@@ -104,6 +100,16 @@ def resolve(target: Path) -> Target:
                           f"{' or '.join(FOREIGN_RUNTIMES)}")  # fmt: skip
     artifact = _foreign(target)
     return Target(target.parent, None, {artifact.name: artifact})
+
+
+def find_bundle(target: Path) -> Path:
+    """The bundle's folder, of a bundle or of a run; nothing is read. Raises BundleError."""
+    folder = RunDir(target).bundle if not is_bundle(target) else target
+    if folder != target and not folder.is_dir():
+        has_recipe = RunDir(target).recipe.is_file()
+        raise BundleError(f"{target} is neither a bundle nor a run that has one",
+                          hint=f"edgekd export {target}" if has_recipe else None)  # fmt: skip
+    return folder
 
 
 @contextlib.contextmanager
@@ -176,7 +182,11 @@ def pick(target: Target, artifact: str | None, runtime: str | None) -> Artifact:
         raise MissingOnHost(f"{target.folder}: none of the runtimes it needs is here: "
                             f"{', '.join(needed)}",
                             hint=f"pip install 'edgekd[{needed[0]}]'")  # fmt: skip
-    return present[0]
+    for one in present:
+        reason = why_not(target.folder, one, runtime)
+        if not reason:
+            return one
+    raise MissingOnHost(reason, hint=f"edgekd export {target.folder} --make {present[-1].name}")
 
 
 def runtime_class(name: str) -> type[Runtime]:
@@ -187,6 +197,11 @@ def runtime_class(name: str) -> type[Runtime]:
         raise BundleError(f"there is no runtime '{name}'",
                           hint=did_you_mean(name, plugins.names("runtimes")))  # fmt: skip
     return plugins.load("runtimes", name, Runtime)  # type: ignore[type-abstract]
+
+
+def why_not(folder: Path, artifact: Artifact, runtime: str | None = None) -> str:
+    """Why an artifact does not run on this machine though its runtime is here; "" if it does."""
+    return runtime_class(runtime or artifact.runtime).why_not(inside(folder, artifact.file))
 
 
 def is_present(name: str) -> bool:

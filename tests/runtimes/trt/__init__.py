@@ -1,0 +1,1 @@
+"""TensorRT without TensorRT: what its real bindings say, and doubles made from that."""
