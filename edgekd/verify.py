@@ -13,29 +13,33 @@ from edgekd.export.golden import FOLDER, Golden, compare, preprocess_all, read_g
 from edgekd.export.parity import PARITY, PIXELS, agrees
 from edgekd.image import Float32
 from edgekd.recommend import is_refused
-from edgekd.runtimes.session import Target, open_session, resolve, runtime_class
+from edgekd.runtimes.session import Target, find_bundle, open_session, resolve, runtime_class
+from edgekd.signature import check_signature, is_signed
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
 
-def verify(target: Path) -> list[dict[str, Any]]:
-    """Check hashes, then the golden pictures in every artifact whose runtime is here.
+def verify(target: Path, key: Path | None = None) -> list[dict[str, Any]]:
+    """Check signature and hashes, then the golden pictures in every artifact that can run here.
 
-    One row per thing that was looked at, with `check` (files, preprocessing, artifact) and
-    `result` (ok, failed, skipped). An fp32 artifact fails if its logits are off by more than
-    1e-3 of the largest, or its decisions are others (`parity.agrees`); an int8 one if its logits
-    are not finite, or further off (`relative`) than at export by half and 2 % of the largest
-    logit: then this processor computes something else than what the gate judged.
+    With `key`, a public key in PEM form, the bundle must be signed by its owner. One row per thing
+    that was looked at, with `check` (signature, files, preprocessing, artifact) and `result` (ok,
+    failed, skipped). An fp32 artifact fails if its logits are off by more than 1e-3 of the largest,
+    or its decisions are others (`parity.agrees`); an int8 one if its logits are not finite, or
+    further off (`relative`) than at export by half and 2 % of the largest logit: then this
+    processor computes something else than what the gate judged.
 
-    Raises BundleError at the first file that is not as it was exported.
+    Raises BundleError at the first file that is not as it was signed or exported, before any
+    picture or model is opened, and what `check_signature` raises.
     """
+    rows: list[dict[str, Any]] = []
+    if target.is_dir():
+        rows += _signature(find_bundle(target), key)
     found = resolve(target)
     if found.manifest is None:
         raise BundleError(f"{target} is a model file without a bundle: there is nothing to hold it "
                           "against")  # fmt: skip
-    rows: list[dict[str, Any]] = [
-        {"check": "files", "count": len(found.manifest.files), "result": OK}
-    ]
+    rows.append({"check": "files", "count": len(found.manifest.files), "result": OK})
     if not (found.folder / FOLDER / "images.json").is_file():
         reason = "the bundle has no golden pictures"
         return [*rows, {"check": "preprocessing", "result": SKIPPED, "reason": reason}]
@@ -45,6 +49,17 @@ def verify(target: Path) -> list[dict[str, Any]]:
     rows.append({"check": "preprocessing", "images": len(golden.pictures), "max_diff": pixels,
                  "limit": PIXELS, "result": OK if pixels <= PIXELS else FAILED})  # fmt: skip
     return rows + [_artifact(found, artifact, golden) for artifact in found.artifacts.values()]
+
+
+def _signature(folder: Path, key: Path | None) -> list[dict[str, Any]]:
+    row = {"check": "signature"}
+    if key is not None:
+        check_signature(folder, key)
+        return [{**row, "key": str(key), "result": OK}]
+    if not is_signed(folder):
+        return []
+    reason = "not checked: --key PUB.pem says whose it must be"
+    return [{**row, "result": SKIPPED, "reason": reason}]
 
 
 def _artifact(target: Target, artifact: Artifact, golden: Golden) -> dict[str, Any]:

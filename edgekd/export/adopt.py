@@ -9,33 +9,43 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgekd import __version__, plugins, recipe_load
-from edgekd.bundle import Manifest, ModelFacts, close_bundle, is_bundle
+from edgekd import __version__, recipe_load
+from edgekd.bundle import (
+    SCHEMA_VERSION,
+    Manifest,
+    ModelFacts,
+    OperatingPoint,
+    close_bundle,
+    is_bundle,
+)
 from edgekd.data.origin import digests
 from edgekd.errors import BundleError, DataError, EdgekdError
 from edgekd.export import golden as goldens
 from edgekd.export.adapt import adapt
+from edgekd.export.adopt_checks import NAME_DATA, check_calibration, task_of
 from edgekd.export.artifacts import Evidence, make_each, onnx_file
 from edgekd.export.assumed import assumed, doubts, is_drawn
-from edgekd.export.card import model_card
+from edgekd.export.finish import finish
 from edgekd.export.foreign import Foreign, check_packages, first_line, read_foreign, shown
 from edgekd.export.given import Given, Say
 from edgekd.export.graph_cost import count_macs, count_params
-from edgekd.export.make import keep_measurements, unchanged, versions
+from edgekd.export.make import keep_measurements, unchanged
 from edgekd.export.materials import Materials
 from edgekd.export.original import Original, Pixels
+from edgekd.export.packages import versions
 from edgekd.export.place import FILE, check_place, is_same_evidence, leaving_nothing, older
-from edgekd.export.plan import EXACT, ONNX, Step, module_of, plan
+from edgekd.export.plan import EXACT, ONNX, Step, plan
 from edgekd.export.same import prove_same
+from edgekd.export.thresholds import check_classes, measured, operating_points
 from edgekd.export.tidy import write
 from edgekd.export.verdicts import accept, add, carry_reasons, check_reason, raise_if_failed
+from edgekd.git_state import git_state
 from edgekd.log import say as say_to_person
 from edgekd.log import warn
 from edgekd.recipe import Recipe
-from edgekd.rundir import RunDir, only_one_on, replace_folder, write_text
+from edgekd.rundir import RunDir, only_one_on, replace_folder
+from edgekd.signature import saying_if_removed
 from edgekd.tasks.base import Task
-
-NAME_DATA = "name some: data.name=folder data.root=IMAGES (a folder per class)"
 
 
 @dataclass(frozen=True)
@@ -78,10 +88,10 @@ def adopt(
     materials: Materials | None = None
     if wanted.has_data:
         wanted, materials = _open(wanted, folder, say)
-    _check_calibration(steps, materials)
-    task = _task(wanted, materials)
+    check_calibration(steps, materials)
+    task = task_of(wanted, materials)
     job = _Job(wanted, file, task, materials, _key(wanted, file, materials), say)
-    with leaving_nothing(folder), only_one_on(folder):
+    with leaving_nothing(folder), saying_if_removed([folder], say), only_one_on(folder):
         manifest = job.update(folder, steps, reason)
     raise_if_failed(manifest)
     return manifest
@@ -114,7 +124,7 @@ class _Job:
             known = older(folder, came)
         if known is not None:
             steps = plan([*known.artifacts, *names])  # nothing good gets lost
-            _check_calibration(steps, self.materials)
+            check_calibration(steps, self.materials)
         return self._make(folder, steps, known, reason)
 
     def _make(
@@ -138,23 +148,23 @@ class _Job:
             golden = goldens.write_golden(
                 draft / goldens.FOLDER, self.wanted.recipe.data.input, original.logits
             )
-            manifest = self._manifest(model)
+            manifest = self._manifest(model, original)
             if not manifest.model.macs:
                 changes.append("multiply-accumulates could not be counted: some shapes are unknown")
             evidence = self._evidence(original, golden)
             doubted: list[str] = []
-            for artifact, _ in make_each(name, steps, draft, self._given(), evidence):
+            for artifact, said in make_each(name, steps, draft, self._given(), evidence):
                 if artifact.name == f"{ONNX}-{EXACT}":
                     doubted = doubts(artifact.scores, self.task.outputs(),
                                      is_drawn=is_drawn(self.wanted.recipe.data.split))  # fmt: skip
                     notes = [f"imported from {self.file.path.name}", *changes, *told, *doubted]
                     artifact = artifact.model_copy(update={"notes": notes})
                 manifest = add(manifest, artifact, reason, self.say)
+                manifest = measured(manifest, artifact.name, said, self.task)
             if known is not None and is_same_evidence(known, manifest):
                 manifest = carry_reasons(known, close_bundle(draft, manifest), self.say)
-            write_text(draft / "model-card.md", model_card(manifest))
             keep_measurements(folder, draft)
-            manifest = close_bundle(draft, manifest)
+            manifest = finish(draft, manifest)
         self._say_score(manifest)
         for doubt in doubted:
             warn(doubt)
@@ -172,7 +182,7 @@ class _Job:
             ) from error
         prove_same(original, path, changes)
 
-    def _manifest(self, model: Any) -> Manifest:
+    def _manifest(self, model: Any, original: Original) -> Manifest:
         recipe, file = self.wanted.recipe, self.file
         tree = recipe.model_dump(mode="json", by_alias=True) if self.materials else {}
         text = recipe_load.to_yaml(recipe) if self.materials else ""
@@ -185,6 +195,7 @@ class _Job:
         return Manifest(
             name=recipe.name, task=recipe.task.name, primary=self.task.primary,
             classes=list(self.task.classes), input=recipe.data.input,
+            thresholds=self._points(original),
             opset=max(entry.version for entry in model.opset_import),
             model=ModelFacts(name=recipe.export.model, arch=f"onnx:{file.path.name}",
                              params=count_params(model), macs=count_macs(model) or 0,
@@ -192,11 +203,25 @@ class _Job:
             recipe=tree, recipe_sha256=hashlib.sha256(text.encode()).hexdigest() if text else "",
             provenance={
                 "key": self.key, FILE: file.sha256, "versions": versions(), **origin,
+                **({"git": git} if (git := git_state(file.path)) else {}),
                 "imported": {"opset": file.opset, "ir_version": came.ir_version,
                              "producer": f"{came.producer_name} {came.producer_version}".strip()},
                 "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         )  # fmt: skip
+
+    def _points(self, original: Original) -> dict[str, OperatingPoint]:
+        """Chosen by the file's own logits on validation images."""
+        spec = self.wanted.recipe.export.thresholds
+        if not spec:
+            return {}
+        check_classes(spec, self.task)
+        if self.materials is None:
+            raise DataError("export.thresholds: operating points are chosen on images, and no data "
+                            "is named", hint=NAME_DATA)  # fmt: skip
+        logits = original.logits_of(self.materials.squares_of("val"))
+        said = self.materials.from_logits(logits, "val")
+        return operating_points(self.task, said, spec, self.say)
 
     def _evidence(self, original: Original, golden: goldens.Golden) -> Evidence:
         """The file's own logits are the reference, on the golden and on the test images."""
@@ -251,41 +276,6 @@ def _open(wanted: Wanted, folder: Path, say: Say) -> tuple[Wanted, Materials]:
     return wanted, materials
 
 
-def _check_calibration(steps: list[Step], materials: Materials | None) -> None:
-    needy = [step.name for step in steps if _is_calibrated(step)]
-    if needy and materials is None:
-        raise DataError(f"{needy[0]}: quantizing needs training images, and no data is named",
-                        hint=NAME_DATA)  # fmt: skip
-
-
-def _task(wanted: Wanted, materials: Materials | None) -> Task:
-    """The task with its classes, from the data or from what was given."""
-    if materials is None:
-        if not wanted.classes:
-            raise EdgekdError("the classes are not known: name them, or data that has them",
-                              hint="--classes benign,malignant")  # fmt: skip
-        spec = wanted.recipe.task
-        cls = plugins.load("tasks", spec.name, Task)  # type: ignore[type-abstract]
-        return cls(classes=wanted.classes, primary=spec.primary)
-    task = materials.task()
-    if wanted.classes is not None and tuple(wanted.classes) != tuple(task.classes):
-        is_order = sorted(wanted.classes) == sorted(task.classes)
-        hint = "leave out --classes if the data's order is that of the model's outputs"
-        if wanted.recipe.data.name == "folder":
-            hint = f"data.params.classes=[{','.join(wanted.classes)}]" if is_order else hint
-        raise DataError(
-            f"--classes says {', '.join(wanted.classes)}; the data has "
-            f"{'another order: ' if is_order else ''}{', '.join(task.classes)}",
-            hint=hint,
-        )
-    return task
-
-
-def _is_calibrated(step: Step) -> bool:
-    is_pass = step.target == ONNX and step.precision != EXACT
-    return is_pass and bool(module_of(step).NEEDS)
-
-
 def _key(wanted: Wanted, file: Foreign, materials: Materials | None) -> str:
     """Changes when anything changes that the bundle is made of (which artifacts apart)."""
     recipe = wanted.recipe
@@ -293,7 +283,7 @@ def _key(wanted: Wanted, file: Foreign, materials: Materials | None) -> str:
     del export["make"]
     parts = (recipe.task, recipe.data)
     return recipe_load.digest([
-        __version__, file.sha256, recipe.name, recipe.export.model, export,
+        __version__, SCHEMA_VERSION, file.sha256, recipe.name, recipe.export.model, export,
         *(part.model_dump(mode="json", by_alias=True) for part in parts),
         asdict(wanted.pixels), list(wanted.classes or ()), wanted.output,
         materials.source.fingerprint() if materials else None,

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from edgekd import plugins
-from edgekd.bundle import INPUT_NAME, OUTPUT_NAME, Artifact
+from edgekd.bundle import INPUT_NAME, OUTPUT_NAME, Artifact, Manifest, inside
 from edgekd.errors import BundleError, EdgekdError
 from edgekd.export.gate import gate
-from edgekd.export.given import Given, Made
+from edgekd.export.given import Given, Made, Say
 from edgekd.export.golden import Golden, compare
 from edgekd.export.lint import check_qdq
-from edgekd.export.plan import EXACT, INT8, ONNX, Step, module_of, plan
+from edgekd.export.plan import EXACT, INT8, ONNX, Step, is_bound, module_of, plan
 from edgekd.image import Float32, UInt8
 from edgekd.recipe import GateSpec
 from edgekd.recipe_data import InputSpec
@@ -123,8 +123,49 @@ def start(artifact: Artifact, folder: Path) -> Runtime:
     """
     if artifact.runtime not in plugins.names("runtimes"):
         raise BundleError(f"{artifact.name}: there is no runtime '{artifact.runtime}'")
-    runtime = plugins.load("runtimes", artifact.runtime, Runtime)  # type: ignore[type-abstract]
-    return runtime(folder / artifact.file, RunOptions(precision=artifact.precision))
+    loader = _loader(artifact)
+    return loader(folder / artifact.file, RunOptions(precision=artifact.precision))
+
+
+def _loader(artifact: Artifact) -> type[Runtime]:
+    return plugins.load("runtimes", artifact.runtime, Runtime)  # type: ignore[type-abstract]
+
+
+def bound_elsewhere(manifest: Manifest, folder: Path) -> dict[str, str]:
+    """The artifacts that another host made for itself alone: name to the reason, in one line."""
+    found = {}
+    for artifact in manifest.artifacts.values():
+        if artifact.runtime in plugins.names("runtimes"):
+            reason = _loader(artifact).why_not(inside(folder, artifact.file))
+            if reason:
+                found[artifact.name] = reason
+    return found
+
+
+def leave_to_device(steps: Sequence[Step], say: Say) -> list[Step]:
+    """The steps of a recipe without those for a device that this is not, which are said.
+
+    A recipe is one for workstation and device: what only its own host can run is made there.
+    """
+    kept = []
+    for step in steps:
+        runtime = module_of(step).RUNTIME if is_bound(step) else None
+        loader = plugins.load("runtimes", runtime, Runtime) if runtime else None  # type: ignore[type-abstract]
+        if loader is not None and not loader.probe().available:
+            say(f"{step.name}: left to the device: edgekd export BUNDLE --make {step.name}")
+            continue
+        kept.append(step)
+    return kept
+
+
+def remove_files(artifact: Artifact, folder: Path) -> None:
+    """Take an artifact's files out of a bundle, and the folders that are empty then."""
+    for name in artifact.files:
+        path = inside(folder, name)
+        path.unlink()
+        for parent in path.relative_to(folder).parents:
+            if parent != Path() and not any((folder / parent).iterdir()):
+                (folder / parent).rmdir()
 
 
 def logits_on(artifact: Artifact, folder: Path, squares: UInt8) -> Float32:

@@ -33,16 +33,19 @@ def model_card(manifest: Manifest) -> str:
     ]
     for artifact in manifest.artifacts.values():
         lines += _artifact(artifact)
+    lines += _operating_points(manifest)
     lines += [
         "## Where it comes from",
         "",
-        *(f"- {key}: {_plain(value)}" for key, value in sorted(manifest.provenance.items())),
+        *(f"- {key}: {_git(value) if key == 'git' else _plain(value)}"
+          for key, value in sorted(manifest.provenance.items())),
+        f"- made by edgekd {manifest.edgekd}",
         f"- recipe: {f'sha256 {manifest.recipe_sha256}' if manifest.recipe_sha256 else 'none'}",
         "",
         "Scores are on the test part, with 95 % bootstrap intervals over groups (patients, "
         "lesions). They say nothing about other populations, cameras or sites.",
         "",
-    ]
+    ]  # fmt: skip
     return "\n".join(lines)
 
 
@@ -86,6 +89,41 @@ def _artifact(artifact: Artifact) -> list[str]:
         lines.append(f"| {check.name} | {check.verdict} | {_number(check.value)} | {interval} | "
                      f"{_number(check.limit)} | {detail} |")  # fmt: skip
     return [*lines, ""]
+
+
+def _operating_points(manifest: Manifest) -> list[str]:
+    if not manifest.thresholds:
+        return []
+    lines = [
+        "## Operating points",
+        "",
+        "A class is flagged where its probability reaches the threshold; the decision stays the "
+        "most probable class. Thresholds are chosen on validation images, whose figures are too "
+        "good for that; test images only measure them.",
+        "",
+        "| class | threshold | measured on | images of the class, others | sensitivity | "
+        "specificity |",
+        "|---" * 6 + "|",
+    ]
+    for label, point in manifest.thresholds.items():
+        aim = "" if point.at_least is None else f", for {point.aim} {point.at_least:g}"
+        places = {f"validation{aim}": point.validation}
+        places |= {f"test, {name}": found for name, found in point.test.items()}
+        for place, found in places.items():
+            if found is not None:
+                lines.append(
+                    f"| {label} | {point.threshold:.4f} | {place} | {found.sensitivity.images}, "
+                    f"{found.specificity.images} | {_score(found.sensitivity)} | "
+                    f"{_score(found.specificity)} |"
+                )
+    return [*lines, ""]
+
+
+def _git(state: object) -> str:
+    if not isinstance(state, dict):
+        return _plain(state)
+    changed = "with uncommitted changes" if state.get("is_dirty") else "without changes"
+    return f"commit {state.get('commit')}, {changed} ({state.get('of')})"
 
 
 def _verdict(gate: Gate | None) -> str:

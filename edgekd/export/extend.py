@@ -11,19 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from edgekd import plugins, recipe_load
-from edgekd.bundle import Artifact, Manifest, close_bundle, open_bundle
+from edgekd.bundle import Artifact, Manifest, open_bundle
 from edgekd.data.origin import check_same_split
 from edgekd.errors import BundleError, DataError, EdgekdError
 from edgekd.export import golden as goldens
-from edgekd.export.artifacts import Evidence, logits_on, make_each
-from edgekd.export.card import model_card
+from edgekd.export.artifacts import (
+    Evidence,
+    bound_elsewhere,
+    leave_to_device,
+    logits_on,
+    make_each,
+    remove_files,
+)
+from edgekd.export.finish import finish
 from edgekd.export.given import Given, Say
 from edgekd.export.materials import Materials
 from edgekd.export.plan import EXACT, ONNX, plan
+from edgekd.export.thresholds import measured
 from edgekd.export.verdicts import accept, accepted, add
 from edgekd.recipe import ExportSpec, GateSpec, Recipe
 from edgekd.results import Predictions
-from edgekd.rundir import RunDir, only_one, only_one_on, replace_folder, sha256, write_text
+from edgekd.rundir import RunDir, only_one, only_one_on, replace_folder, sha256
 from edgekd.tasks.base import Task
 
 
@@ -55,7 +63,9 @@ def _extend(
     if recipe and not may_run_code:
         recipe = recipe.model_copy(update={"plugins": []})
     wanted = recipe.export.make if make is None and recipe else make or []
-    steps = [step for step in plan(wanted) if step.name not in manifest.artifacts]
+    stale = bound_elsewhere(manifest, folder)
+    steps = [s for s in plan(wanted) if s.name not in manifest.artifacts or s.name in stale]
+    steps = leave_to_device(steps, say) if make is None else steps
     if not steps:
         say(f"{folder}: up to date")
         return accept(folder, manifest, reason)
@@ -73,15 +83,18 @@ def _extend(
         materials, problem = _materials(Materials(parent, recipe, say, is_run), manifest)
     with replace_folder(folder) as draft:
         shutil.copytree(folder, draft, dirs_exist_ok=True)
+        for step in steps:
+            if step.name in stale:
+                say(f"{step.name}: {stale[step.name]}; building it again")
+                remove_files(manifest.artifacts[step.name], draft)
         evidence = _evidence(draft, manifest, recipe, task, materials, problem)
         given = _given(materials, problem, is_imported, task, recipe, say)
         for artifact, predictions in make_each(manifest.model.name, steps, draft, given, evidence):
             if predictions is not None and is_run:
                 predictions.save(parent.predictions(artifact.name, "test"))
             manifest = add(manifest, artifact, reason, say)
-        manifest = accepted(manifest, reason)
-        write_text(draft / "model-card.md", model_card(manifest))
-        return close_bundle(draft, manifest)
+            manifest = measured(manifest, artifact.name, predictions, task)
+        return finish(draft, accepted(manifest, reason))
 
 
 def _made(run: RunDir, manifest: Manifest) -> bool:

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from edgekd import __version__, recipe_load
-from edgekd.bundle import Artifact, Manifest, ModelFacts, close_bundle, is_bundle, open_bundle
+from edgekd.bundle import (
+    SCHEMA_VERSION,
+    Artifact,
+    Manifest,
+    ModelFacts,
+    close_bundle,
+    is_bundle,
+    open_bundle,
+)
 from edgekd.data.origin import digests
 from edgekd.errors import BundleError, CheckpointError
 from edgekd.export import golden as goldens
-from edgekd.export.artifacts import Evidence, make_each, onnx_file
-from edgekd.export.card import model_card
+from edgekd.export.artifacts import (
+    Evidence,
+    bound_elsewhere,
+    leave_to_device,
+    make_each,
+    onnx_file,
+)
+from edgekd.export.finish import finish
 from edgekd.export.given import Say
 from edgekd.export.materials import Materials
+from edgekd.export.packages import versions
 from edgekd.export.plan import EXACT, Step, plan
+from edgekd.export.thresholds import check_classes, measured, operating_points
 from edgekd.export.verdicts import accept, add, carry_reasons, check_reason, raise_if_failed
 from edgekd.log import say as say_to_person
-from edgekd.rundir import RunDir, only_one, replace_folder, sha256, write_text
-
-PACKAGES = ("torch", "onnx", "nncf", "openvino", "onnxruntime", "numpy", "pillow")
+from edgekd.rundir import RunDir, only_one, replace_folder, sha256
+from edgekd.signature import SigningKey, check_outside, saying_if_removed, sign
 
 
 def export(
@@ -30,6 +47,7 @@ def export(
     *,
     make: Sequence[str] | None = None,
     accept_inconclusive: str | None = None,
+    key: SigningKey | None = None,
     progress: Say = say_to_person,
 ) -> Manifest:
     """Make the bundle of a run, or more artifacts in a bundle; returns the student's manifest.
@@ -38,21 +56,33 @@ def export(
     What is already there and up to date stays. Artifacts that a gate did not pass remain in the
     bundle, marked; then GateFailed is raised, after everything else is done and stored.
     `accept_inconclusive` is a reason, recorded with each inconclusive artifact; it never excuses
-    a refused one. Raises CheckpointError where there is nothing trained, RecipeError for unknown
+    a refused one. With `key` the bundle, and the reference's, is signed, whatever its gates say:
+    they are in it. Raises CheckpointError where there is nothing trained, RecipeError for unknown
     names, MissingOnHost for absent packages, EdgekdError for a blank reason.
     """
     check_reason(accept_inconclusive)
     run = RunDir(target)
-    # an imported bundle may lie where a run's would, without a run around it
-    if is_bundle(target) or (is_bundle(run.bundle) and not run.recipe.is_file()):
-        from edgekd.export.extend import extend
-
-        bundle = bundle_of(target)
-        manifest = extend(bundle, make=make, reason=accept_inconclusive, say=progress)
-    else:
-        manifest = _export_run(run, make, accept_inconclusive, progress)
+    folders = [target] if is_bundle(target) else [run.bundle, run.reference]
+    if key is not None:
+        for folder in folders:
+            check_outside(key, folder)
+    with saying_if_removed(folders if key is None else (), progress):
+        manifest = _made(run, make, accept_inconclusive, progress)
+    if key is not None:
+        for folder in filter(is_bundle, folders):
+            sign(folder, key)
+            progress(f"{folder}: signed")
     raise_if_failed(manifest)
     return manifest
+
+
+def _made(run: RunDir, make: Sequence[str] | None, reason: str | None, say: Say) -> Manifest:
+    # an imported bundle may lie where a run's would, without a run around it
+    if is_bundle(run.root) or (is_bundle(run.bundle) and not run.recipe.is_file()):
+        from edgekd.export.extend import extend
+
+        return extend(bundle_of(run.root), make=make, reason=reason, say=say)
+    return _export_run(run, make, reason, say)
 
 
 def bundle_of(target: Path) -> Path:
@@ -65,7 +95,7 @@ def _export_run(run: RunDir, make: Sequence[str] | None, reason: str | None, say
         raise CheckpointError(f"{run.root} is neither a run nor a bundle",
                               hint="edgekd distill RECIPE")  # fmt: skip
     recipe = recipe_load.load(run.recipe)
-    steps = plan(recipe.export.make if make is None else make)
+    steps = leave_to_device(plan(recipe.export.make), say) if make is None else plan(make)
     materials = Materials(run, recipe, say)
     with only_one(run.root):
         student = _Job(recipe.export.model, "student", run.bundle, steps)
@@ -101,10 +131,11 @@ def _make_bundle(job: _Job, materials: Materials, reason: str | None) -> Manifes
     known = unchanged(job.folder, key)
     if known is not None:
         wanted = [step.name for step in job.steps]
-        if set(wanted) <= set(known.artifacts):
+        if set(wanted) <= set(known.artifacts) - set(bound_elsewhere(known, job.folder)):
             say(f"{job.folder}: up to date")
             return accept(job.folder, known, reason)
-        job = replace(job, steps=plan([*known.artifacts, *wanted]))  # nothing good gets lost
+        kept = [step.name for step in leave_to_device(plan(list(known.artifacts)), say)]
+        job = replace(job, steps=plan([*kept, *wanted]))  # nothing good gets lost
     with replace_folder(job.folder) as folder:
         manifest = _start(job, materials, folder, sha256(weights), key)
         evidence = _evidence(job, materials, folder)
@@ -115,11 +146,11 @@ def _make_bundle(job: _Job, materials: Materials, reason: str | None) -> Manifes
             if job.role == "teacher":
                 artifact = _borrow_scores(artifact, job, materials, evidence)
             manifest = add(manifest, artifact, reason, say)
+            manifest = measured(manifest, artifact.name, predictions, evidence.task)
         if known is not None:
             manifest = carry_reasons(known, close_bundle(folder, manifest), say)
-        write_text(folder / "model-card.md", model_card(manifest))
         keep_measurements(job.folder, folder)
-        return close_bundle(folder, manifest)
+        return finish(folder, manifest)
 
 
 def _start(
@@ -133,6 +164,12 @@ def _start(
 
     recipe, run = materials.recipe, materials.run
     spec, task = recipe.models[job.model], materials.task()
+    points = {}
+    wanted = recipe.export.thresholds
+    if wanted and job.role == "student":
+        check_classes(wanted, task)
+        validation = materials.predictions(job.model, "val")
+        points = operating_points(task, validation, wanted, materials.say)
     network = build_network(spec, outputs=task.outputs(), initial=False)
     load_weights(network, run.weights(job.model))
     materials.say(f"{job.model}: writing ONNX, opset {OPSET}")
@@ -143,7 +180,7 @@ def _start(
     complexity = count(network, recipe.data.input.size)
     return Manifest(
         name=recipe.name, task=recipe.task.name, primary=task.primary, classes=list(task.classes),
-        input=recipe.data.input, opset=OPSET,
+        input=recipe.data.input, opset=OPSET, thresholds=points,
         model=ModelFacts(name=job.model, arch=spec.arch, params=complexity.params,
                          macs=complexity.macs, role="teacher" if job.role == "teacher"
                          else "student"),
@@ -153,6 +190,7 @@ def _start(
             "data_fingerprint": materials.source.fingerprint(),
             **digests(materials.source, materials.split),
             **({"caveats": materials.caveats()} if materials.caveats() else {}),
+            **run_git(run),
             "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
     )  # fmt: skip
@@ -196,24 +234,20 @@ def keep_measurements(old: Path, new: Path) -> None:
         shutil.copytree(old / "bench", new / "bench", dirs_exist_ok=True)
 
 
-def versions() -> dict[str, str]:
-    """Versions of what took part, of those installed."""
-    import importlib.metadata
-
-    found = {"edgekd": __version__}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+def run_git(run: RunDir) -> dict[str, Any]:
+    """The git state that `distill` recorded, as an entry of the provenance."""
+    try:
+        known = json.loads(run.environment.read_text(encoding="utf-8")).get("git")
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return {"git": known} if known else {}
 
 
 def _key(job: _Job, materials: Materials, weights_sha256: str) -> str:
     """Changes when anything changes that the bundle is made of (which artifacts apart)."""
     recipe = materials.recipe
     return recipe_load.digest([
-        __version__, weights_sha256, recipe.name,
+        __version__, SCHEMA_VERSION, weights_sha256, recipe.name,
         *(part.model_dump(mode="json", by_alias=True)
           for part in (recipe.export, recipe.task, recipe.data, recipe.models[job.model])),
         materials.source.fingerprint(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 HINT = "edgekd distill RECIPE"
 Ints = npt.NDArray[np.int64]
+Part = Literal["val", "test"]
 
 
 @dataclass
@@ -110,33 +111,37 @@ class Materials:
         """All test images (N, S, S, 3)."""
         return self._squares(self.split.test)
 
-    def predictions(self, model: str) -> Predictions:
-        """What the PyTorch model said about the test images, in the order of `test_squares`.
+    def squares_of(self, part: Part) -> UInt8:
+        """All images of one part (N, S, S, 3)."""
+        return self.test_squares if part == "test" else self._squares(getattr(self.split, part))
+
+    def predictions(self, model: str, part: Part = "test") -> Predictions:
+        """What the PyTorch model said about the images of one part, in the order of the split.
 
         Raises CheckpointError if there is no such file, DataError if it is about other images.
         """
-        path = self.run.predictions(model, "test")
+        path = self.run.predictions(model, part)
         if not path.is_file():
-            raise CheckpointError(f"{self.run.root} has no test predictions of '{model}'",
+            raise CheckpointError(f"{self.run.root} has no {part} predictions of '{model}'",
                                   hint=HINT)  # fmt: skip
         found = Predictions.load(path)
         ids = self.source.ids()
-        wanted = [ids[index] for index in self.split.test]
+        wanted = [ids[index] for index in getattr(self.split, part)]
         if found.ids == wanted:
             return found
         place = {name: row for row, name in enumerate(found.ids)}
         if set(place) != set(wanted):
-            raise DataError(f"{path}: its images are not those of the test part",
+            raise DataError(f"{path}: its images are not those of the {part} part",
                             hint=f"{HINT} --fresh")  # fmt: skip
         rows = [place[name] for name in wanted]
         return Predictions(wanted, [found.groups[row] for row in rows], found.targets[rows],
                            found.logits[rows])  # fmt: skip
 
-    def from_logits(self, logits: npt.NDArray[np.float32]) -> Predictions:
-        """Predictions of any model on `test_squares`."""
-        ids, groups, test = self.source.ids(), self.source.groups(), self.split.test
-        return Predictions([ids[i] for i in test], [groups[i] for i in test],
-                           self.source.targets()[test], logits)  # fmt: skip
+    def from_logits(self, logits: npt.NDArray[np.float32], part: Part = "test") -> Predictions:
+        """Predictions of any model on `squares_of(part)`."""
+        ids, groups, rows = self.source.ids(), self.source.groups(), getattr(self.split, part)
+        return Predictions([ids[i] for i in rows], [groups[i] for i in rows],
+                           self.source.targets()[rows], logits)  # fmt: skip
 
     def _squares(self, indices: Ints) -> UInt8:
         from edgekd.data.read import read_squares

@@ -8,6 +8,7 @@ new pass or target is one new file:
     <target>_from_onnx.py  RUNTIME: str
                            lower(source: Path, folder: Path, precision: str) -> list[Path]
                            PRECISIONS: frozenset of those that it changes (default: all)
+                           IS_BOUND = True where only the host that made it can run it
 
 An underscore in the file's name is a dash in the precision's: `onnx_int8_aware.py` makes
 `onnx-int8-aware`.
@@ -78,6 +79,11 @@ def _steps() -> dict[str, Step]:
 def _lowered(target: str) -> Iterable[str]:
     module = importlib.import_module(f"edgekd.export.{target}_from_onnx")
     return getattr(module, "PRECISIONS", None) or precisions()
+
+
+def is_bound(step: Step) -> bool:
+    """Whether only the host that makes this artifact can run it."""
+    return step.target != ONNX and bool(getattr(module_of(step), "IS_BOUND", False))
 
 
 def plan(asked: Sequence[str]) -> list[Step]:

@@ -6,13 +6,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgekd.bundle import Artifact, Manifest, close_bundle
+from edgekd.bundle import Artifact, Manifest
 from edgekd.errors import EdgekdError, GateFailed
-from edgekd.export.card import model_card
+from edgekd.export.finish import finish
 from edgekd.export.gate import why
 from edgekd.export.given import Say
 from edgekd.export.plan import EXACT, INT8, ONNX
-from edgekd.rundir import replace_folder, write_text
+from edgekd.rundir import replace_folder
 
 AFTER_THAT = (
     "full int8 again after a last stage with `quantize: int8` (docs/concepts/quantization.md)"
@@ -37,8 +37,7 @@ def accept(folder: Path, manifest: Manifest, reason: str | None) -> Manifest:
         return manifest
     with replace_folder(folder) as draft:
         shutil.copytree(folder, draft, dirs_exist_ok=True)
-        write_text(draft / "model-card.md", model_card(changed))
-        return close_bundle(draft, changed)
+        return finish(draft, changed)
 
 
 def accepted(manifest: Manifest, reason: str | None) -> Manifest:

@@ -184,7 +184,7 @@ class TestAccepting:
         def killed(*_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("edgekd.export.verdicts.close_bundle", killed)
+        monkeypatch.setattr("edgekd.export.finish.close_bundle", killed)
         with pytest.raises(KeyboardInterrupt):
             quiet_export(getattr(run, target), accept_inconclusive="another reason")
         manifest = open_bundle(run.bundle)

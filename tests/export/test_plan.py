@@ -17,7 +17,7 @@ def test_the_artifacts_are_every_target_in_every_precision():
     lowered = {"onnxruntime": precisions[2:]}  # float runs there as it is
     assert available() == [
         f"{target}-{precision}"
-        for target in ("onnx", "onnxruntime", "openvino")
+        for target in ("onnx", "onnxruntime", "openvino", "tensorrt")
         for precision in lowered.get(target, precisions)
     ]
 
@@ -47,4 +47,4 @@ def test_every_pass_and_lowering_keeps_its_contract():
         else:
             assert callable(module.lower)
             assert isinstance(module.RUNTIME, str)
-    assert seen == 12
+    assert seen == 17
