@@ -43,7 +43,9 @@ PACKAGES = (
 
 
 def machine() -> dict[str, Any]:
-    """Host facts, package versions and what every runtime says of itself."""
+    """Host facts, package versions, what every runtime says of itself, what power meters say."""
+    from edgekd.bench.clocks import Watch
+    from edgekd.bench.power import survey
     from edgekd.host import host_facts
     from edgekd.plugins import load, names
     from edgekd.runtimes.base import Runtime
@@ -63,7 +65,12 @@ def machine() -> dict[str, Any]:
             "devices": list(probe.devices),
             "reason": probe.reason,
         }
-    return {"host": host_facts(), "packages": packages, "runtimes": runtimes}
+    watch = Watch()
+    watch.read()
+    now = {key: value for key, value in watch.fields().items() if "before" not in key}
+    del now["throttle_events"]  # there is no meanwhile
+    return {"host": host_facts(), "packages": packages, "runtimes": runtimes,
+            "clocks": now, "power": survey()}  # fmt: skip
 
 
 def machine_text(facts: dict[str, Any]) -> str:
@@ -76,6 +83,9 @@ def machine_text(facts: dict[str, Any]) -> str:
     for name, probe in facts["runtimes"].items():
         found = f"{probe['version']}  devices: {', '.join(probe['devices'])}"
         lines.append(f"  {name:<18} {found if probe['available'] else 'no: ' + probe['reason']}")
+    for section in ("clocks", "power"):
+        lines.append(section)
+        lines += [f"  {key:<18} {_short(value)}" for key, value in facts[section].items()]
     return "\n".join(lines)
 
 
@@ -151,6 +161,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     import torch
 
     from edgekd.export.plan import plan
+    from edgekd.export.thresholds import check_classes
     from edgekd.losses.base import Batch, Clock
     from edgekd.models.build import build_network, model_seed
     from edgekd.models.complexity import count
@@ -164,6 +175,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     check_hardware(recipe.hardware)
     check_teachers(recipe)
     plan(recipe.export.make)  # every artifact has a known name
+    check_classes(recipe.export.thresholds, data.task)
     outputs = data.task.outputs()
     used = {m for stage in recipe.stages.values() for m in (*stage.train, *stage.frozen)}
     networks = {

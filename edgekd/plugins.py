@@ -150,6 +150,10 @@ def missing_package(package: str, needed_by: str) -> EdgekdError:
         "onnxruntime": "onnxruntime",
         "openvino": "openvino",
         "optuna": "sweep",
+        "pydicom": "dicom",
+        "model_signing": "sign",
+        "cryptography": "sign",
+        "OpenSSL": "sign",
     }
     hint = f"pip install 'edgekd[{extras[package]}]'" if package in extras else None
     return MissingOnHost(f"{needed_by} needs the package '{package}'", hint=hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,21 +11,31 @@ from typing import Any
 import numpy as np
 
 from edgekd.errors import BundleError, DataError
-from edgekd.image import SUFFIXES, UInt8, decode, to_square
+from edgekd.image import SUFFIXES, UInt8, decode, is_picture, to_square
+from edgekd.runtimes.base import Arrays, Facts
 from edgekd.runtimes.session import Session, Target, logits_of, open_session, resolve
+
+Picture = Path | bytes | UInt8
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One picture's answer, or the reason why there is none (`error`)."""
+    """One picture's answer, or the reason why there is none (`error`).
 
-    file: str
+    `latency_ms` has decode (from opening the file), preprocess, infer, postprocess and total, the
+    sum: from the file to this record. Of what a batch does at once it is one picture's share.
+    """
+
+    file: str  # "" for a picture that came from memory
     label: str = ""
     probability: float = 0.0  # of `label`
     probabilities: dict[str, float] = field(default_factory=dict)  # by class
+    # by class that has an operating point: whether it is reached, whatever `label` is
+    flags: dict[str, bool] = field(default_factory=dict)
     runtime: str = ""
     artifact: str = ""
     error: str | None = None
+    latency_ms: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -45,7 +56,8 @@ def predict(
 
     A picture that cannot be read becomes a result with `error`, so that one does not stop a
     thousand; a single given file raises DataError instead. Also raises DataError at once for a
-    path that is not there or a folder without pictures, and what `open_session` raises.
+    path that is not there or a folder without pictures, MissingOnHost at the first picture that
+    needs a package which is not here, and what `open_session` raises.
     """
     files = find_pictures(inputs)
     is_single = len(inputs) == 1 and inputs[0].is_file()
@@ -58,21 +70,28 @@ def predict(
 
 
 def find_pictures(inputs: Sequence[Path]) -> list[Path]:
-    """Files as given; folders replaced by the pictures below them (by ending), sorted."""
+    """Files as given; folders replaced by the pictures below them (`is_picture`), sorted.
+
+    What lies in a hidden folder (a recycle bin, a thumbnail cache) is passed over.
+    """
     files = []
     for given in inputs:
         if given.is_dir():
-            pictures = sorted(path for path in given.rglob("*")
-                              if path.suffix.lower() in SUFFIXES and path.is_file())  # fmt: skip
+            below = (path for path in given.rglob("*") if not _is_hidden(path.relative_to(given)))
+            pictures = sorted(path for path in below if is_picture(path) and path.is_file())
             if not pictures:
                 raise DataError(f"{given}: no pictures in this folder; they end in "
-                                f"{', '.join(sorted(SUFFIXES))}")  # fmt: skip
+                                f"{', '.join(sorted(SUFFIXES))}, or are DICOM")  # fmt: skip
             files += pictures
         elif given.is_file():
             files.append(given)
         else:
             raise DataError(f"{given}: no such picture or folder")
     return files
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _predict(
@@ -83,36 +102,86 @@ def _predict(
             yield from _classify(session, files[start : start + batch], batch, is_single)
 
 
+class _Timed:
+    """A session that adds up the seconds in which it runs: what is left of a call is preparing."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.seconds = 0.0
+
+    @property
+    def facts(self) -> Facts:
+        return self._session.facts
+
+    def run(self, inputs: Arrays) -> Arrays:
+        begin = time.perf_counter()
+        outputs = self._session.run(inputs)
+        self.seconds += time.perf_counter() - begin
+        return outputs
+
+
+def classify(session: Session, picture: Picture) -> Prediction:
+    """One picture: a path, the bytes of a file, or uint8 RGB (H, W, 3). Raises DataError."""
+    return next(_classify(session, [picture], 1, is_single=True))
+
+
 def _classify(
-    session: Session, files: list[Path], batch: int, is_single: bool
+    session: Session, files: Sequence[Picture], batch: int, is_single: bool
 ) -> Iterator[Prediction]:
     assert session.task is not None  # only bundles come here
     assert session.input is not None
+    assert session.manifest is not None
     squares: list[UInt8] = []
-    broken: dict[Path, str] = {}
-    for path in files:
+    spent: list[tuple[float, float]] = []  # to decode and to resize each, in seconds
+    broken: dict[int, str] = {}
+    for place, file in enumerate(files):
         try:
-            squares.append(to_square(decode(path), session.input))
+            begin = time.perf_counter()
+            image = file if isinstance(file, np.ndarray) else decode(file)
+            decoded = time.perf_counter()
+            squares.append(to_square(image, session.input))
+            spent.append((decoded - begin, time.perf_counter() - decoded))
         except DataError as error:
             if is_single:
                 raise
-            broken[path] = error.message
+            broken[place] = error.message
     names = session.task.classes
     rows = iter([])  # type: ignore[var-annotated]
     if squares:
-        probabilities = session.task.activate(logits_of(session, np.stack(squares), batch))
+        timed, begin = _Timed(session), time.perf_counter()
+        logits = logits_of(timed, np.stack(squares), batch)
+        ran = time.perf_counter()
+        probabilities = session.task.activate(logits)
         decisions = session.task.decide(probabilities)
-        rows = iter(zip(probabilities, decisions, strict=True))
-    for path in files:
-        if path in broken:
-            yield Prediction(str(path), error=broken[path])
+        ended = time.perf_counter()
+        shares = (ran - begin - timed.seconds, timed.seconds, ended - ran)
+        rows = iter(zip(probabilities, decisions, spent, strict=True))
+    for place, file in enumerate(files):
+        name = str(file) if isinstance(file, Path) else ""
+        if place in broken:
+            yield Prediction(name, error=broken[place])
             continue
-        row, decision = next(rows)
+        row, decision, own = next(rows)
+        prepare, infer, postprocess = (share / len(squares) for share in shares)
         yield Prediction(
-            file=str(path),
+            file=name,
             label=names[decision],
             probability=float(row[decision]),
             probabilities={name: float(value) for name, value in zip(names, row, strict=True)},
+            flags={
+                name: float(row[names.index(name)]) >= point.threshold
+                for name, point in session.manifest.thresholds.items()
+            },
             runtime=session.runtime_name,
             artifact=session.artifact.name,
+            latency_ms=_milliseconds(own[0], own[1] + prepare, infer, postprocess),
         )
+
+
+def _milliseconds(*seconds: float) -> dict[str, float]:
+    """By phase, named as `edgekd bench` names them."""
+    names = ("decode", "preprocess", "infer", "postprocess", "total")
+    return {
+        name: round(value * 1e3, 4)
+        for name, value in zip(names, (*seconds, sum(seconds)), strict=True)
+    }

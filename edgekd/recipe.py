@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from edgekd.recipe_base import Factor, Key, Name, Names, PerChannel, Positive, Section
 from edgekd.recipe_data import DataSpec, StageData
+from edgekd.recipe_export import OperatingSpec
 from edgekd.recipe_search import SearchSpec
 
 SCHEMA_VERSION = 1
@@ -159,6 +166,15 @@ class ExportSpec(Section):
     calibration: CalibrationSpec = CalibrationSpec()
     control: ControlSpec = ControlSpec()
     gate: GateSpec = GateSpec()
+    thresholds: dict[str, OperatingSpec] = {}  # by class
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A recipe without operating points is written, and so hashed, as before there were any."""
+        tree: dict[str, Any] = handler(self)
+        if not self.thresholds:
+            tree.pop("thresholds", None)
+        return tree
 
 
 class BenchSpec(Section):

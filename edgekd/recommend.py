@@ -15,7 +15,9 @@ from edgekd.bundle import Artifact, Manifest
 from edgekd.host import host_name
 from edgekd.results import Measurement, read_measurements
 
-PROVEN_ON = "CPU"  # where the export ran the artifacts for their gates
+# the kind of device on which the export ran the artifacts for their gates, by runtime
+PROVEN_ON = {"tensorrt": "CUDA"}
+PROVEN_ON_OTHERWISE = "CPU"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ def is_current(row: Measurement, manifest: Manifest) -> bool:
 
 def is_on_proven_device(row: Measurement) -> bool:
     """On the kind of device that the gates ran on, which is the default of every runtime."""
-    return row.device.partition(":")[0].upper() == PROVEN_ON
+    kind = PROVEN_ON.get(row.runtime, PROVEN_ON_OTHERWISE)
+    return row.device.partition(":")[0].upper() == kind
 
 
 def is_proven(row: Measurement, artifact: Artifact) -> bool:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 
 from edgekd import __version__
 from edgekd.cli import main
+from edgekd.errors import MissingOnHost
 from tests import tiny
 from tests.tiny_onnx import write_classifier
 
@@ -177,6 +179,7 @@ def test_an_onnx_that_is_not_ours_is_timed_but_not_exported(
     rows = json.loads(capsys.readouterr().out)
     assert code == 0
     assert rows[0]["scores"] is None
+    assert rows[0]["energy_status"] == "not measured"
     (tmp_path / "fake.onnx").write_bytes(b"this is no model")
     code, text = fails(capsys, "bench", str(tmp_path / "fake.onnx"))
     assert code == 2
@@ -276,11 +279,31 @@ def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["title"] == "edgekd recipe"
 
 
+def test_energy_on_a_machine_without_a_meter_is_said_and_no_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgekd.bench import power
+
+    def absent(root: Path) -> NoReturn:
+        raise MissingOnHost("none")
+
+    monkeypatch.setattr(power, "READERS", dict.fromkeys(power.READERS, absent))
+    write_classifier(tmp_path / "own.onnx", size=16, classes=3)
+    code = main(["bench", str(tmp_path / "own.onnx"), "--repeats", "10", "--warmup", "1",
+                 "--seconds", "0", "--energy", "60", "--json"])  # fmt: skip
+    said = capsys.readouterr()
+    assert code == 0
+    assert json.loads(said.out)[0]["energy_status"] == "not measured: none; none; none"
+    assert said.err.count("energy not measured") == 1
+
+
 def test_doctor_knows_the_machine_and_the_plug_ins(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["runtimes"]["onnxruntime"]["available"]
     assert facts["packages"]["numpy"]
+    assert set(facts["power"]) == {"ina3221", "tegrastats", "rapl", "nvml"}
+    assert "power_mode" in facts["clocks"]
     assert main(["doctor", "losses", "--json"]) == 0
     losses = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert {"ce", "kd", "dkd", "fitnet"} <= set(losses)

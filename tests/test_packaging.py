@@ -110,7 +110,7 @@ def test_what_builds_is_pinned_too() -> None:
 
 def test_device_pins_have_no_torch() -> None:
     found = pinned(DEVICE, "3.10", "aarch64")
-    for requirement in asked("onnxruntime", "openvino"):
+    for requirement in asked("onnxruntime", "openvino", "sign"):
         assert requirement.specifier.contains(found[canonicalize_name(requirement.name)])
     assert not TORCH_SIDE & set(found)
     assert not [name for name in found if name.startswith("nvidia")]
@@ -193,7 +193,7 @@ def test_console_script_exists() -> None:
 
 
 def test_ci_and_tools_can_be_run() -> None:
-    for name in (".ci/run", "tools/setup.sh", "tools/constraints.sh"):
+    for name in (".ci/run", "tools/setup.sh", "tools/constraints.sh", "tools/tensorrt_bindings.sh"):
         path = ROOT / name
         assert os.access(path, os.X_OK), name
         assert subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0, name

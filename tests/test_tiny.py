@@ -32,7 +32,7 @@ def finished(folder: Path) -> Path:
 
 def test_the_bundle_holds_every_artifact_that_was_asked_for(finished: Path) -> None:
     manifest = open_bundle(finished / "bundle")
-    assert list(manifest.artifacts) == ARTIFACTS
+    assert set(ARTIFACTS) <= set(manifest.artifacts)  # and mixed ones, where int8 is refused
     for artifact in manifest.artifacts.values():
         assert (finished / "bundle" / artifact.file).is_file()
         assert artifact.scores is not None

@@ -22,8 +22,8 @@ compile() { # compile FILE COMMENT ARGUMENT...
 
 compile constraints/workstation.txt \
     'Workstation: every extra and the development tools, Python 3.10 to 3.13.' \
-    --universal --python-version 3.10 --all-extras --group dev "$@"
+    --universal --python-version 3.10 --all-extras --group dev --group tensorrt-bindings "$@"
 compile constraints/device-py310-aarch64.txt \
-    'Device: base, onnxruntime and openvino on Python 3.10, aarch64, glibc 2.35 (JetPack 6).' \
+    'Device: base, onnxruntime, openvino, dicom and sign on Python 3.10, aarch64, glibc 2.35 (JetPack 6).' \
     --python-version 3.10 --python-platform aarch64-manylinux_2_35 \
-    --extra onnxruntime --extra openvino "$@"
+    --extra onnxruntime --extra openvino --extra dicom --extra sign "$@"

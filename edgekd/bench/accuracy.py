@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from edgekd.bundle import Manifest
 from edgekd.data.base import DataSource
 from edgekd.errors import BundleError, DataError, EdgekdError
+from edgekd.image import starts_like_dicom
 from edgekd.recipe_data import DataSpec, InputSpec
 from edgekd.results import Predictions, Scores
 from edgekd.runtimes.session import Session, logits_of
@@ -50,6 +51,13 @@ class TestImages:
             if may_keep:
                 self._kept.append(chunk)
             yield chunk
+
+    def dicom_files(self, most: int = 50) -> list[Path]:
+        """The DICOM files among these images, at most so many, evenly taken."""
+        files = self.source.files() or ()
+        found = [files[index] for index in self.indices if files]
+        step = max(1, -(-len(found) // most))
+        return [path for path in found[::step] if starts_like_dicom(path)]
 
 
 def find_images(data: Path | None, manifest: Manifest) -> TestImages:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from edgekd.results import Latency
 from edgekd.runtimes.session import Session
 
 NAMES = ("decode", "preprocess", "infer", "postprocess", "total")
+DECODE_DICOM = "decode_dicom"
 WARMUP = 3
 
 
@@ -51,3 +53,19 @@ def measure_phases(
             spent.append([step / 1e6 / batch for step in (*steps, marks[-1] - marks[0])])
     columns = np.array(spent).T
     return {name: describe(column) for name, column in zip(NAMES, columns, strict=True)}
+
+
+def measure_dicom(
+    files: Sequence[Path], clock: Callable[[], int] = time.perf_counter_ns
+) -> dict[str, Latency]:
+    """From opening a DICOM file to its pixels: each once, the first also before that to warm up.
+
+    How long that takes depends on the files (size, compression), so none are drawn for it. The
+    system may hold them in memory. Empty without files.
+    """
+    spent = []
+    for path in [*files[:1], *files]:
+        begin = clock()
+        decode(path)
+        spent.append((clock() - begin) / 1e6)
+    return {DECODE_DICOM: describe(np.array(spent[1:]))} if files else {}

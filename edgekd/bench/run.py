@@ -13,9 +13,11 @@ import numpy as np
 
 from edgekd import log
 from edgekd.bench.accuracy import TestImages, find_images, score
+from edgekd.bench.clocks import Watch
+from edgekd.bench.energy import energy_here
 from edgekd.bench.memory import peak_memory_mb
 from edgekd.bench.notes import Neighbours, notes, slower_than_float
-from edgekd.bench.phases import measure_phases
+from edgekd.bench.phases import measure_dicom, measure_phases
 from edgekd.bench.pictures import golden_pictures
 from edgekd.bench.timing import measure
 from edgekd.bundle import Artifact, inside
@@ -33,6 +35,7 @@ from edgekd.runtimes.session import (
     resolve,
     runtime_class,
 )
+from edgekd.runtimes.session import why_not as elsewhere
 
 __all__ = ["Recommendation", "bench", "recommend"]
 
@@ -51,6 +54,7 @@ class _Setting:
     repeats: int
     seconds: float
     has_memory: bool
+    energy_s: float
     host: dict[str, Any]
     pictures: list[bytes]
     images: TestImages | None
@@ -71,13 +75,16 @@ def bench(
     data: Path | None = None,
     out: Path | None = None,
     memory: bool = True,
+    energy: float = 0.0,
 ) -> list[Measurement]:
     """Measure the artifacts of a bundle (of a run), or one foreign .onnx or .xml file.
 
     Artifacts go one after another, fp32 before int8, each at every batch size. Refused ones, and
     those whose runtime is not here, are passed over with a word on stderr unless named. Each
     measurement is appended at once to `out`, by default the bundle's `bench/<host>.jsonl` (a
-    foreign file has none); with `data` the model is scored there too.
+    foreign file has none); with `data` the model is scored there too. With `energy` every
+    artifact rests so many seconds and then runs as long again, while power is read; where this
+    machine has no meter the rows and a word on stderr say so.
 
     Raises BundleError, DataError, and MissingOnHost if nothing can be measured here.
     """
@@ -93,7 +100,7 @@ def bench(
     images = find_images(data, found.manifest) if data and found.manifest else None
     pictures = golden_pictures(found.folder) if found.manifest else []
     setting = _Setting(runtime, device, threads, warmup, warmup_s, repeats, seconds, memory,
-                       host_facts(), pictures, images)  # fmt: skip
+                       energy, host_facts(), pictures, images)  # fmt: skip
     rows: list[Measurement] = []
     bar = log.progress()
     # A bar that redraws itself ten times a second would show in the 99th percentile.
@@ -111,6 +118,9 @@ def bench(
                     append_jsonl(path, row)
                 rows.append(row)
                 bar.advance(work)
+    if energy:
+        for why in dict.fromkeys(row.energy_status for row in rows if row.energy_mj is None):
+            log.warn(f"energy {why}")
     return rows
 
 
@@ -154,6 +164,11 @@ def _jobs(target: Target, named: Sequence[str] | None, runtime: str | None) -> l
             absent.append(f"{name} ({probe.reason})")
             log.warn(f"{artifact.name}: not measured, runtime '{name}' is not here: {probe.reason}")
             continue
+        reason = elsewhere(target.folder, artifact, name)
+        if reason:
+            log.warn(f"{artifact.name}: not measured: {reason}; build it here: "
+                     f"edgekd export {target.folder} --make {artifact.name}")  # fmt: skip
+            continue
         jobs.append(artifact)
     if not jobs and absent:
         raise MissingOnHost(f"nothing can be measured here; not installed: "
@@ -178,14 +193,20 @@ def _measure_one(
                       threads=setting.threads, batch=batch) as session:  # fmt: skip
         load_s = time.perf_counter() - begin
         inputs = {session.input_name: _random_images(session, batch)}
+        watch = Watch()
         with Neighbours() as neighbours:
             timing = measure(lambda: session.run(inputs), warmup_runs=setting.warmup,
                              warmup_s=setting.warmup_s, repeats=setting.repeats,
-                             seconds=setting.seconds)  # fmt: skip
+                             seconds=setting.seconds, watch=watch.read)  # fmt: skip
         phases = measure_phases(session, setting.pictures, batch=batch,
                                 rounds=min(PHASE_ROUNDS, setting.repeats))  # fmt: skip
+        if setting.images is not None:
+            phases.update(measure_dicom(setting.images.dicom_files()))
         if setting.images is not None and scores is None:
             scores, _ = score(session, setting.images, batch)
+        # last of all that runs: reading power takes time of a core, and it heats the machine
+        energy = energy_here(lambda: session.run(inputs), device=session.facts.device,
+                             images=batch, seconds=setting.energy_s)  # fmt: skip
         facts = session.inspect()  # after the clock has stopped: it may load the model again
     # afterwards and in a process of its own, so that neither disturbs the other
     peak, why_not = peak_memory_mb(session, options) if setting.has_memory else (None, None)
@@ -223,8 +244,11 @@ def _measure_one(
         phases_ms=phases,
         scores=scores,
         gate=artifact.gate.verdict if artifact.gate else None,
-        notes=[*facts.notes, *notes(timing, neighbours), *([why_not] if why_not else [])],
-    )
+        notes=[*facts.notes, *notes(timing, neighbours), *watch.notes(),
+               *([why_not] if why_not else [])],
+        **watch.fields(),
+        **vars(energy),
+    )  # fmt: skip
 
 
 def _random_images(session: Session, batch: int) -> Any:

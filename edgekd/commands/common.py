@@ -56,6 +56,15 @@ Accept = Annotated[
         callback=_reason,
     ),
 ]
+Sign = Annotated[
+    Path | None,
+    typer.Option(
+        "--sign",
+        metavar="KEY.pem",
+        help="Sign the finished bundle with this private key; its password is asked for, or taken "
+        "from EDGEKD_SIGN_PASSWORD.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="cpu, gpu, npu, cuda ... (default: the runtime's own).")]
 RuntimeName = Annotated[
     str | None,
@@ -95,6 +104,16 @@ def numbers(text: str, option: str) -> tuple[int, ...]:
     if not found or min(found) < 1:
         raise EdgekdError(f"{option} {text}: expected numbers like 1,8")
     return found
+
+
+def ask_password() -> str | None:
+    """A password, typed without being shown; None where nobody sits at a terminal."""
+    import sys
+
+    if not sys.stdin.isatty():
+        return None
+    answer: str = typer.prompt("Password of the key", hide_input=True, err=True)
+    return answer
 
 
 def print_json(value: Any) -> None:

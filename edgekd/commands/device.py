@@ -29,7 +29,7 @@ def predict(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Classify pictures with an exported model."""
+    """Classify pictures (DICOM too), alone or in folders: file, class, probability, flags."""
     from edgekd.predict import predict as predict_images
 
     rows = []
@@ -38,7 +38,9 @@ def predict(
     ):
         rows.append(row)
         if not json and row.error is None:
-            typer.echo(f"{row.file}\t{row.label}\t{row.probability:.4f}")
+            flagged = [name for name, is_flagged in row.flags.items() if is_flagged]
+            shown = [row.file, row.label, f"{row.probability:.4f}"]
+            typer.echo("\t".join([*shown, ",".join(flagged) or "-"] if row.flags else shown))
     if json:
         print_json([row.as_dict() for row in rows])
     broken = [row for row in rows if row.error is not None]
@@ -49,11 +51,20 @@ def predict(
         )
 
 
-def verify(target: Annotated[Path, typer.Argument(metavar="BUNDLE")], json: Json = False) -> None:
-    """Check a bundle's hashes, and its golden outputs in every runtime that is here."""
+def verify(
+    target: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PUB.pem", help="The bundle must be signed with this key's other half."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check a bundle's signature and hashes, and its golden outputs in every runtime here."""
     from edgekd.verify import verify as verify_bundle
 
-    rows = verify_bundle(target)
+    rows = verify_bundle(target, key)
     if json:
         print_json(rows)
     else:

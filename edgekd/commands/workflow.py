@@ -17,8 +17,10 @@ from edgekd.commands.common import (
     RecipeArgument,
     RuntimeName,
     Shared,
+    Sign,
     Threads,
     Variant,
+    ask_password,
     numbers,
     open_recipe,
     print_json,
@@ -42,7 +44,7 @@ def distill(
 ) -> None:
     """Train what is not yet trained, and score it; resumes by itself."""
     loaded, run = open_recipe(recipe, overrides, variant, out, shared)
-    result = _distill(loaded, run, fresh)
+    result = _distill(loaded, run, fresh, recipe)
     if json:
         print_json(
             {
@@ -66,6 +68,7 @@ def export(
         ),
     ] = None,
     accept: Accept = None,
+    sign: Sign = None,
     json: Json = False,
 ) -> None:
     """Export, quantize and lower the student; refuse what lost accuracy (exit code 3)."""
@@ -74,9 +77,14 @@ def export(
     from edgekd.export.make import export as export_target
 
     names = [name.strip() for name in make.split(",") if name.strip()] if make else None
+    key = None
+    if sign is not None:
+        from edgekd.signature import open_key
+
+        key = open_key(sign, ask_password)
     failed: GateFailed | None = None
     try:
-        export_target(target, make=names, accept_inconclusive=accept)
+        export_target(target, make=names, accept_inconclusive=accept, key=key)
     except GateFailed as error:
         failed = error  # the bundle is complete, and says so
     bundle = bundle_of(target)
@@ -102,13 +110,21 @@ def bench(
         Path | None,
         typer.Option(help="Also score accuracy on this data set, through the same runtime."),
     ] = None,
+    energy: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Also energy: so long at rest, so long at work (5 or more; 0: not).",
+        ),
+    ] = 0.0,
     out: Annotated[
         Path | None,
         typer.Option(help="File to append to (default: the bundle's bench/HOST.jsonl)."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Measure latency, throughput, memory and accuracy on this machine."""
+    """Measure latency, throughput, memory, energy and accuracy on this machine."""
     from edgekd.bench.run import bench as bench_target
 
     rows = bench_target(
@@ -123,6 +139,7 @@ def bench(
         seconds=seconds,
         data=data,
         out=out,
+        energy=energy,
     )
     if json:
         print_json([row.model_dump(mode="json") for row in rows])
@@ -156,7 +173,7 @@ def run(
     from edgekd.log import say
 
     loaded, folder = open_recipe(recipe, overrides, variant, out)
-    _distill(loaded, folder, fresh)
+    _distill(loaded, folder, fresh, recipe)
     from edgekd.export.make import export as export_target
 
     failed: GateFailed | None = None
@@ -186,7 +203,9 @@ def run(
         raise failed
 
 
-def _distill(recipe: Recipe, run: RunDir, fresh: bool) -> Any:
+def _distill(recipe: Recipe, run: RunDir, fresh: bool, name: str) -> Any:
+    from edgekd import catalog
+    from edgekd.git_state import git_state
     from edgekd.plugins import missing_package
     from edgekd.recipe_load import check_trains
 
@@ -196,7 +215,8 @@ def _distill(recipe: Recipe, run: RunDir, fresh: bool) -> Any:
         from edgekd.train.run import distill as distill_recipe
     except ModuleNotFoundError as error:
         raise missing_package((error.name or "").split(".")[0], "edgekd distill") from None
-    return distill_recipe(recipe, run, fresh=fresh, before=preflight)
+    git = git_state(catalog.resolve(name))
+    return distill_recipe(recipe, run, fresh=fresh, before=preflight, git=git)
 
 
 def _report(targets: list[Path], out: Path | None, json: bool) -> None:

@@ -62,10 +62,12 @@ def distill(
     *,
     fresh: bool = False,
     before: Callable[[Recipe, Prepared], object] | None = None,
+    git: dict[str, Any] | None = None,
 ) -> Summary:
     """Train what is not yet trained, score every model, and write the run folder.
 
-    `before` is called once if anything has to be trained: the place for a dry run.
+    `before` is called once if anything has to be trained: the place for a dry run. `git` is the
+    state of the recipe's folder (git_state.py), kept for the bundle's provenance.
     Raises EdgekdError of all kinds, and KeyboardInterrupt after saving.
     """
     started = time.monotonic()
@@ -111,7 +113,7 @@ def distill(
                 _train(recipe, run, data, name, keys[name], fabric, fresh)
                 stages.put(run, name, keys[name], replace=fresh)
             summary.trained.append(name)
-        summary.scores = _finish(recipe, run, data, keys)
+        summary.scores = _finish(recipe, run, data, keys, git)
     summary.seconds = time.monotonic() - started
     return summary
 
@@ -181,7 +183,13 @@ def _train(
         ) from None
 
 
-def _finish(recipe: Recipe, run: RunDir, data: Prepared, keys: dict[str, str]) -> dict[str, Any]:
+def _finish(
+    recipe: Recipe,
+    run: RunDir,
+    data: Prepared,
+    keys: dict[str, str],
+    git: dict[str, Any] | None,
+) -> dict[str, Any]:
     """Final weights, predictions on val and test, scores with intervals."""
     if _is_scored(recipe, run, data, keys):
         scored: dict[str, Any] = json.loads(run.scores.read_text(encoding="utf-8"))
@@ -219,9 +227,8 @@ def _finish(recipe: Recipe, run: RunDir, data: Prepared, keys: dict[str, str]) -
             }
         _tell(model, data.task.primary, scores[model]["test"])
     write_text(run.scores, dump_json(scores))
-    write_text(
-        run.environment, dump_json({**_environment(recipe, data, run, keys), "models": costs})
-    )
+    environment = {**_environment(recipe, data, run, keys), "git": git, "models": costs}
+    write_text(run.environment, dump_json(environment))
     return scores
 
 
