@@ -154,6 +154,7 @@ def main() -> None:
             known["models"][name] = measure(Path(onnx), Path(xml), rounds=arguments.rounds,
                                             seconds=arguments.seconds)  # fmt: skip
             write_text(RESULT, dump_json(known))
+        known = json.loads(RESULT.read_text(encoding="utf-8"))  # in the order of the file
     text = DOCUMENT.read_text(encoding="utf-8")
     write_text(DOCUMENT, vendor_table.insert(text, known))
 
