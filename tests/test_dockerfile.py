@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekd.bundle import close_bundle
 from tests.tiny_bundle import write_bundle
 
 ROOT = Path(__file__).parents[1]
@@ -103,6 +105,38 @@ def test_the_checks_of_the_file_pass_there(clean: Path) -> None:
         own = clean / "bin" / Path(program).name
         words = [word for word in arguments if word not in (">", "/dev/null")]
         subprocess.run([own, *words], check=True, capture_output=True)
+
+
+BLOCKED = """
+import socket
+def refuse(*_, **__): raise SystemExit("the network was used")
+socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
+"""
+
+
+def test_all_that_a_device_does_works_there_without_a_network(clean: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    manifest = write_bundle(bundle)
+    close_bundle(bundle, manifest.model_copy(update={"recipe": {}}))
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked/sitecustomize.py").write_text(BLOCKED, encoding="utf-8")
+    picture = next((bundle / "golden").glob("*.png"))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "blocked")}
+    commands = [
+        ["doctor"], ["verify", bundle], ["bench", bundle, "--repeats", "10"],
+        ["predict", bundle, picture, "--json"], ["lint", bundle / "model.fp32.onnx"],
+        ["report", bundle, "--out", tmp_path / "report"],
+    ]  # fmt: skip
+    for command in commands:
+        done = subprocess.run([clean / "bin/edgekd", *command], env=environment, cwd=tmp_path,
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        assert done.returncode == 0, (command, done.stderr)
+    done = subprocess.run(
+        [clean / "bin/edgekd", "export", bundle, "--make", "tensorrt-int8"], env=environment,
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 4, done.stderr  # there is no TensorRT here
+    assert "tensorrt" in done.stderr
 
 
 def test_the_health_check_passes_on_a_good_bundle_and_fails_on_a_damaged_one(
