@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from edgekd.bench.run import bench
 from edgekd.bench.timing import measure
 from edgekd.bundle import Artifact, Check, Manifest, read_manifest
 from edgekd.errors import GateFailed
+from edgekd.export.gate import why
 from edgekd.export.make import export
 from edgekd.host import host_facts
 from edgekd.log import say
@@ -76,7 +76,7 @@ def row_of(run: RunDir, manifest: Manifest, artifact: Artifact) -> dict[str, Any
     loss = checks["non-inferiority"]
     return {
         "verdict": gate.verdict,
-        "why": next((c.detail for c in gate.checks if c.verdict == gate.verdict), ""),
+        "why": why(gate),
         "loss": [loss.value, loss.low, loss.high],
         "scores": {
             name: [scores[name].value, scores[name].low, scores[name].high]
@@ -180,8 +180,13 @@ def collect(sweep: Path, seeds: list[int], known: dict[str, Any], path: Path) ->
                 write_text(path, dump_json(record))
     for student in STUDENTS:
         run = finished(sweep, variant_of(student, ""), seeds[0])
-        if run is not None and student not in record["timing"]:
-            record["timing"][student] = time_all(run.bundle, read_manifest(run.bundle))
+        if run is None:
+            continue
+        manifest = read_manifest(run.bundle)
+        files = {name: manifest.files[a.file].sha256 for name, a in manifest.artifacts.items()}
+        made = {"files": files, "cpu": record["host"].get("cpu")}
+        if record["timing"].get(student, {}).get("made") != made:  # other files, another machine
+            record["timing"][student] = {**time_all(run.bundle, manifest), "made": made}
             record["timing"][student]["utc"] = time.strftime("%Y-%m-%d", time.gmtime())
             write_text(path, dump_json(record))
     return record
@@ -198,8 +203,6 @@ def main() -> None:
     if arguments.sweep is not None:
         seeds = [int(seed) for seed in arguments.seeds.split(",")]
         known = collect(arguments.sweep, seeds, {} if arguments.retime else known, path)
-    if not known:
-        sys.exit(f"{path} is not there: name the sweep's folder")
     text = DOCUMENT.read_text(encoding="utf-8")
     write_text(DOCUMENT, quantization_table.insert(text, known))
 

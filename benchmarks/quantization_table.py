@@ -24,12 +24,15 @@ TREATMENTS = {"longer": "two more epochs in float", "qat": "QAT without teacher"
 EXACT = "onnx-fp32"
 RESAMPLES = 10_000
 NOT_RUN = "not run"
+COMMAND = "python benchmarks/quantization.py SWEEP_FOLDER"
 
 Record = dict[str, Any]
 
 
 def insert(document: str, record: Record) -> str:
     """Fill every block of the document; raises KeyError for one that nobody makes."""
+    if not record:
+        return BLOCK.sub(rf"\1\nNot run yet: `{COMMAND}`.\n\n\3", document)
     made = {"facts": facts(record), "accuracy": accuracy(record), "qat": qat(record),
             "latency": latency(record), "advice": advice(record)}  # fmt: skip
     return BLOCK.sub(lambda m: f"{m[1]}\n{made[m[2]]}\n\n{m[3]}", document)

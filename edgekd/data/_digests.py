@@ -29,11 +29,12 @@ def digests_of(paths: Sequence[Path]) -> list[bytes]:
     known: dict[bytes, bytes] = {}
     with _memory() as memory:
         if memory is not None:
-            for start in range(0, len(keys), AT_ONCE):
-                some = keys[start : start + AT_ONCE]
-                marks = ",".join("?" * len(some))
-                query = f"SELECT key, digest FROM files WHERE key IN ({marks})"
-                known.update(memory.execute(query, some))
+            with contextlib.suppress(sqlite3.Error):  # damaged: everything is read again
+                for start in range(0, len(keys), AT_ONCE):
+                    some = keys[start : start + AT_ONCE]
+                    marks = ",".join("?" * len(some))
+                    query = f"SELECT key, digest FROM files WHERE key IN ({marks})"
+                    known.update(memory.execute(query, some))
         new = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
         with ThreadPoolExecutor(THREADS) as pool:
             found = dict(zip(new, pool.map(_digest, new.values()), strict=True))
@@ -51,7 +52,8 @@ def _key(path: Path) -> bytes:
         facts = path.stat()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
-    text = f"{path.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\0{facts.st_ino}"
+    known = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
+    text = "\0".join([str(path.resolve()), *map(str, known)])
     return hashlib.sha256(os.fsencode(text)).digest()
 
 

@@ -19,7 +19,7 @@ NAME_DATA = "name some: data.name=folder data.root=IMAGES (a folder per class)"
 def check_calibration(steps: list[Step], materials: Materials | None) -> None:
     needy = [step.name for step in steps if _is_calibrated(step)]
     if needy and materials is None:
-        raise DataError(f"{needy[0]}: quantizing needs training images, and no data is named",
+        raise DataError(f"{needy[0]} needs training images, and no data is named",
                         hint=NAME_DATA)  # fmt: skip
 
 

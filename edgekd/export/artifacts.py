@@ -15,7 +15,7 @@ from edgekd.export.gate import gate
 from edgekd.export.given import Given, Made, Say
 from edgekd.export.golden import Golden, compare
 from edgekd.export.lint import check_qdq
-from edgekd.export.plan import EXACT, INT8, ONNX, Step, is_bound, module_of, plan
+from edgekd.export.plan import EXACT, INT8, ONNX, Step, available, is_bound, module_of, plan
 from edgekd.image import Float32, UInt8
 from edgekd.recipe import GateSpec
 from edgekd.recipe_data import InputSpec
@@ -101,8 +101,10 @@ def _instead(
 ) -> list[Step]:
     if artifact.precision != INT8 or artifact.gate is None or artifact.gate.verdict != "refused":
         return []
-    target = artifact.name.removesuffix(f"-{INT8}")
-    wanted = plan([f"{target}-{precision}" for precision in precisions])
+    target, known = artifact.name.removesuffix(f"-{INT8}"), available()
+    names = [f"{target}-{precision}" for precision in precisions]
+    # where a lowering has nothing to do with a precision, the ONNX file runs there as it is
+    wanted = plan([n if n in known else n.replace(target, ONNX, 1) for n in names])
     return [
         step
         for step in wanted

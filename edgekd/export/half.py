@@ -44,7 +44,7 @@ def to_half(model: Any, kept: Collection[str]) -> Any:
     half = onnx.ModelProto()
     half.CopyFrom(model)
     name_nodes(half)
-    _lift_constants(half.graph)
+    lift_constants(half.graph)
     _Converter(half, kept).convert()
     name_nodes(half)  # the casts
     return half
@@ -85,7 +85,7 @@ def _stretched(formal: list[Any], count: int) -> list[Any]:
     return (formal + formal[-1:] * count)[:count]
 
 
-def _lift_constants(graph: Any) -> None:
+def lift_constants(graph: Any) -> None:
     """Turn Constant nodes into initializers, which can be stored as fp16."""
     from onnx import numpy_helper
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.bundle import INPUT_NAME, OUTPUT_NAME
+from edgekd.errors import DataError
 from edgekd.export.given import Validation
 from edgekd.export.original import open_session
 from edgekd.export.signed import make_signed
@@ -43,6 +44,11 @@ class Judge:
         self.validation = validation
         self.reference = self._predict(fp32)
         self._said = task.activate(self.reference.logits)
+        if not np.isfinite(self._goodness(self.reference)):
+            raise DataError(
+                f"{task.primary} is undefined on the {len(validation)} validation images",
+                hint="a larger val part, or a larger export.control.images",
+            )
 
     def __len__(self) -> int:
         return len(self.validation)

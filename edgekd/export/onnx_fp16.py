@@ -19,10 +19,9 @@ from edgekd.errors import BundleError
 from edgekd.export.given import Given, Made
 from edgekd.export.half import LARGEST, to_half, types_of
 from edgekd.export.layers import WEIGHTED, weighted_layers
-from edgekd.export.lint import check_qdq
 from edgekd.export.magnitudes import BATCH, magnitudes
 from edgekd.export.normalization import normalization_nodes
-from edgekd.export.quantize import read_float
+from edgekd.export.quantize import keep_legal, read_float, spread
 from edgekd.export.tidy import write
 from edgekd.image import Float32, UInt8, to_input
 from edgekd.plugins import missing_package
@@ -79,7 +78,7 @@ def convert(source: Path, target: Path, given: Given) -> Made:
             raise missing_package(error.name or "onnxruntime", "onnx-fp16") from None
     fp32 = read_float(source)
     squares = given.calibration()
-    squares = squares[:: math.ceil(len(squares) / IMAGES)]  # all classes, in whatever order
+    squares = spread(squares, IMAGES)
     by_rule = guarded(fp32)
     largest = magnitudes(fp32, squares)
     check_finite(fp32, largest)
@@ -87,11 +86,7 @@ def convert(source: Path, target: Path, given: Given) -> Made:
     half = to_half(fp32, by_rule | measured)
     check_half(half, squares)
     write(half, target)
-    problems = check_qdq(target)
-    if problems:
-        target.unlink()
-        raise BundleError("fp16 made a model that not every runtime reads:\n"
-                          + "\n".join(f"  {problem}" for problem in problems[:5]))  # fmt: skip
+    keep_legal(target)
     layers = [layer.name for layer in weighted_layers(fp32) if layer.name in measured]
     if layers:
         given.say(f"  fp16 cannot hold what {len(layers)} layers compute: they stay in fp32")

@@ -21,7 +21,7 @@ from edgekd.export.gate import refusals
 from edgekd.export.given import Given, Made
 from edgekd.export.judge import Judge, logits_of_model
 from edgekd.export.layers import float_layers, in_float, weighted_layers
-from edgekd.export.quantize import finish, notes, quantize, read_float, save
+from edgekd.export.quantize import finish, notes, quantize, read_float, save, spread
 from edgekd.image import UInt8
 from edgekd.recipe import GateSpec
 
@@ -38,14 +38,17 @@ def convert(source: Path, target: Path, given: Given) -> Made:
     """
     fp32 = read_float(source)
     if len(weighted_layers(fp32)) < 2:
-        raise BundleError(f"{source}: a model with fewer than two layers cannot be mixed",
+        raise BundleError(f"{source.name}: a model with fewer than two layers cannot be mixed",
                           hint="leave onnx-mixed out of export.make")  # fmt: skip
     squares = given.calibration()
     judge = Judge(fp32, given.validation(), given.task)
     whole = quantize(fp32, squares, artifact="onnx-mixed")
     finish(whole, fp32)
     given.say("  ranking layers by how much of the error each one makes")
-    ranked = rank(whole, fp32, squares[:RANKED_ON])
+    ranked = rank(whole, fp32, spread(squares, RANKED_ON))
+    if len(ranked) < 2:
+        raise BundleError(f"{source.name}: int8 reaches fewer than two of its layers, which leaves "
+                          "nothing to mix", hint="leave onnx-mixed out of export.make")  # fmt: skip
     is_good = _Limits(judge, given, whole).is_met
     said = ""
     for count in _counts(len(ranked)):
@@ -55,6 +58,8 @@ def convert(source: Path, target: Path, given: Given) -> Made:
         given.say(f"  {count} of {len(ranked)} layers in float: {said}")
         if good:
             break
+    else:
+        said += "; that is not yet what was aimed for"
     save(model, target)
     return Made([*notes(model, len(squares), widened), said], float_layers(model, fp32))
 

@@ -5,18 +5,22 @@ Signed symmetric int8, zero points 0, activations per tensor, weights per channe
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekd.errors import BundleError
-from edgekd.export.half import name_nodes
-from edgekd.export.judge import Judge
+import numpy as np
+
+from edgekd.errors import BundleError, EdgekdError
+from edgekd.export.half import lift_constants, name_nodes
+from edgekd.export.judge import Judge, logits_of_model
 from edgekd.export.lint import CONTROL_FLOW, check_qdq
 from edgekd.export.normalization import normalization_nodes
 from edgekd.export.signed import make_signed
-from edgekd.image import UInt8, to_input
+from edgekd.image import Float32, UInt8, to_input
 from edgekd.nncf_settings import advanced, import_nncf, preset
 from edgekd.quiet import quiet
 from edgekd.rundir import replace_file
@@ -33,7 +37,7 @@ def read_float(source: Path) -> Any:
 
     model = onnx.load(source)
     for node in model.graph.node:
-        where = f"{source}: '{node.name or node.op_type}'"
+        where = f"{source.name}: '{node.name or node.op_type}'"
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             raise BundleError(f"{where}: the model is quantized already",
                               hint="start from the float model")  # fmt: skip
@@ -43,11 +47,18 @@ def read_float(source: Path) -> Any:
         if node.domain not in ("", "ai.onnx"):
             raise BundleError(f"{where} is {node.domain}:{node.op_type}, not standard ONNX",
                               hint="export it without that runtime's own operators")  # fmt: skip
+    lift_constants(model.graph)  # weights may stand in nodes, too
     name_nodes(model)
     problems = [p for p in check_qdq(source) if p.rule == "not-finite"]
     if problems:
-        raise BundleError(f"{source}: {problems[0]}", hint=problems[0].hint)
+        raise BundleError(f"{source.name}: {problems[0]}", hint=problems[0].hint)
     return model
+
+
+def spread(squares: UInt8, count: int) -> UInt8:
+    """At most `count` of calibration images, evenly: they come in the order of the data, which may
+    be that of the classes."""
+    return squares[:: math.ceil(len(squares) / count)]
 
 
 def _dataset(nncf: Any, model: Any, squares: UInt8) -> Any:
@@ -73,14 +84,38 @@ def quantize(model: Any, squares: UInt8, *, artifact: str, ignored: Sequence[str
     Deterministic: the images are used once each, in the given order. The result may hold unsigned
     quantizers still: `save` makes them signed. Raises MissingOnHost without NNCF.
     """
+    check_calibrated(logits_of_model(model, squares))
     with quiet():
         nncf = import_nncf(artifact)
-        return nncf.quantize(
-            model,
-            _dataset(nncf, model, squares),
-            advanced_parameters=advanced(),
-            **_settings(nncf, model, squares, ignored),
-        )
+        with _told(artifact):
+            return nncf.quantize(
+                model,
+                _dataset(nncf, model, squares),
+                advanced_parameters=advanced(),
+                **_settings(nncf, model, squares, ignored),
+            )
+
+
+def check_calibrated(logits: Float32) -> None:
+    """Raise BundleError if the fp32 model's own answers on calibration images are not finite."""
+    bad = int((~np.isfinite(logits).reshape(len(logits), -1).all(axis=1)).sum())
+    if bad:
+        raise BundleError(f"the fp32 model gives logits that are not finite for {bad} of "
+                          f"{len(logits)} training images",
+                          hint="export it from a sound checkpoint")  # fmt: skip
+
+
+@contextlib.contextmanager
+def _told(artifact: str) -> Iterator[None]:
+    """What NNCF raises, whatever it is, as one line."""
+    try:
+        yield
+    except (EdgekdError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise BundleError(f"{artifact}: NNCF cannot quantize this network: {first}",
+                          hint=f"leave {artifact} out of export.make") from error  # fmt: skip
 
 
 def quantize_with_control(
@@ -93,20 +128,21 @@ def quantize_with_control(
         nncf = import_nncf(artifact)
         from nncf.quantization.advanced_parameters import AdvancedAccuracyRestorerParameters
 
-        return nncf.quantize_with_accuracy_control(
-            model,
-            _dataset(nncf, model, squares),
-            nncf.Dataset(range(len(judge))),
-            judge.for_nncf,
-            max_drop=max_drop,
-            drop_type=nncf.DropType.ABSOLUTE,  # a relative one would mean nothing for a loss
-            advanced_quantization_parameters=advanced(),
-            advanced_accuracy_restorer_parameters=AdvancedAccuracyRestorerParameters(
-                ranking_subset_size=min(RANKED_ON, len(judge) - 1),
-                num_ranking_workers=1,  # threads of ONNX Runtime already fill the processor
-            ),
-            **_settings(nncf, model, squares),
-        )
+        with _told(artifact):
+            return nncf.quantize_with_accuracy_control(
+                model,
+                _dataset(nncf, model, squares),
+                nncf.Dataset(range(len(judge))),
+                judge.for_nncf,
+                max_drop=max_drop,
+                drop_type=nncf.DropType.ABSOLUTE,  # a relative one would mean nothing for a loss
+                advanced_quantization_parameters=advanced(),
+                advanced_accuracy_restorer_parameters=AdvancedAccuracyRestorerParameters(
+                    ranking_subset_size=min(RANKED_ON, len(judge) - 1),
+                    num_ranking_workers=1,  # threads of ONNX Runtime already fill the processor
+                ),
+                **_settings(nncf, model, squares),
+            )
 
 
 def finish(model: Any, fp32: Any) -> int:
@@ -131,11 +167,19 @@ def save(model: Any, target: Path) -> None:
     onnx.checker.check_model(model, full_check=True)
     with replace_file(target, "wb") as file:
         file.write(model.SerializeToString(deterministic=True))
+    keep_legal(target)
+
+
+def keep_legal(target: Path) -> None:
+    """Remove a file that not every runtime reads, and raise BundleError with the first reason."""
     problems = check_qdq(target)
     if problems:
         target.unlink()
-        raise BundleError("NNCF made a model that not every runtime reads:\n"
-                          + "\n".join(f"  {problem}" for problem in problems[:5]))  # fmt: skip
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise BundleError(
+            f"{target.name} would not be legal for every runtime: {problems[0]}{more}",
+            hint=problems[0].hint,
+        )
 
 
 def notes(model: Any, images: int, widened: int) -> list[str]:

@@ -14,9 +14,7 @@ from edgekd.export.given import Say
 from edgekd.export.plan import EXACT, INT8, ONNX
 from edgekd.rundir import replace_folder
 
-AFTER_THAT = (
-    "full int8 again after a last stage with `quantize: int8` (docs/concepts/quantization.md)"
-)
+INSTEAD = ("mixed", "int8-aware", "fp16")  # of int8, what to try first
 
 
 def add(manifest: Manifest, artifact: Artifact, reason: str | None, say: Say) -> Manifest:
@@ -96,17 +94,27 @@ def raise_if_failed(manifest: Manifest) -> None:
 
 def next_step(manifest: Manifest, failed: Sequence[Artifact]) -> str:
     """What to try after these artifacts failed."""
-    if all(a.gate and a.gate.verdict == "inconclusive" for a in failed):
-        return "more test images, or --accept-inconclusive REASON"
-    whole = {a.precision for a in manifest.artifacts.values()}
-    good = [
-        a.name
-        for a in manifest.artifacts.values()
-        if a.precision not in (EXACT, INT8) and a.gate and a.gate.may_ship
-    ]
+    images = "more test images, or --accept-inconclusive REASON"
+    refused = [a for a in failed if a.gate and a.gate.verdict == "refused"]
+    if not refused:
+        return images
+    if any(a.precision == EXACT for a in refused):
+        return "edgekd lint FILE.onnx, and another opset or runtime: a float conversion changed it"
+    if not any(a.precision == INT8 for a in refused):
+        return "deploy an artifact that passed"
+    others = [a for a in manifest.artifacts.values() if a.precision not in (EXACT, INT8) and a.gate]
+    good = [a.name for a in others if a.gate and a.gate.may_ship]
     if good:
-        return f"deploy {' or '.join(good)}, which may ship; {AFTER_THAT}"
-    untried = [p for p in ("mixed", "int8-aware", "fp16") if p not in whole]
-    if untried and any(a.precision == INT8 for a in failed):
-        return f"--make {ONNX}-{untried[0]}; {AFTER_THAT}"
-    return AFTER_THAT
+        return f"deploy {' or '.join(good)}, which may ship; {_training(manifest)}"
+    untried = [p for p in INSTEAD if p not in {a.precision for a in others}]
+    if untried:
+        return f"--make {ONNX}-{untried[0]}; {_training(manifest)}"
+    if any(a.gate and a.gate.verdict == "inconclusive" for a in others):
+        return f"{images}; {_training(manifest)}"
+    return _training(manifest)
+
+
+def _training(manifest: Manifest) -> str:
+    where = " where it was trained" if manifest.model.role == "model" else ""
+    return (f"full int8 again after a last stage with `quantize: int8`{where} "
+            "(docs/concepts/quantization.md)")  # fmt: skip

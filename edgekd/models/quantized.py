@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgekd.errors import RecipeError
 from edgekd.image import UInt8, to_input
 from edgekd.models.network import Network
 from edgekd.nncf_settings import advanced, import_nncf, preset
@@ -62,8 +63,12 @@ class FakeQuantize(nn.Module):
 def quantized(network: Network, squares: UInt8) -> Network:
     """A copy of `network` in evaluation mode with quantizers, ranges seen on (N, S, S, 3).
 
-    Its weights are still float: `plain` gives them back. Raises MissingOnHost without NNCF.
+    Its weights are still float: `plain` gives them back. Raises RecipeError for an nn.Sequential,
+    MissingOnHost without NNCF.
     """
+    if isinstance(network.net, nn.Sequential):  # which would run NNCF's module of hooks as a layer
+        raise RecipeError("quantize: the network is an nn.Sequential",
+                          hint="let its builder put it into an nn.Module of its own")  # fmt: skip
     was_training = network.training
     network.eval()
     device = network.mean.device
@@ -108,5 +113,8 @@ def _use_own_arithmetic(net: Any) -> None:
             if isinstance(child, BaseQuantizer):
                 scale = child.scale
                 wide = [axis for axis, length in enumerate(scale.shape) if length > 1]
+                # a weight of one output channel has a scale of one number, but of its own rank:
+                # (1, 1, 1, 1); that of an activation is (1,)
+                axis = wide[0] if wide else 0 if scale.ndim > 1 else None
                 # by name: the parents are PyTorch's containers, which take no such attribute
-                parent._modules[name] = FakeQuantize(scale, wide[0] if wide else None)
+                parent._modules[name] = FakeQuantize(scale, axis)

@@ -82,6 +82,23 @@ def test_a_memory_that_cannot_be_used_is_done_without(
     assert len(read) == 6
 
 
+def test_a_memory_that_is_damaged_later_is_done_without(tmp_path: Path, read: list[Path]) -> None:
+    paths = files(tmp_path / "a", count=600)
+    before = digests_of(paths)
+    path = tmp_path / "cache" / "digests.sqlite"
+    path.write_bytes(path.read_bytes()[:4096] + b"\x7f" * (path.stat().st_size - 4096))
+    assert digests_of(paths) == before
+
+
+def test_a_change_that_hides_its_time_is_seen(tmp_path: Path, read: list[Path]) -> None:
+    (path,) = files(tmp_path / "a", count=1)
+    before, facts = digests_of([path]), path.stat()
+    with path.open("r+b") as file:
+        file.write(b"other")
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert digests_of([path]) != before
+
+
 def test_a_missing_file_is_named(tmp_path: Path, read: list[Path]) -> None:
     with pytest.raises(DataError, match=r"gone\.png: No such file"):
         digests_of([tmp_path / "gone.png"])

@@ -6,12 +6,14 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekd.errors import BundleError
+from edgekd.errors import BundleError, DataError
 from edgekd.export import onnx_int8, onnx_int8_aware, onnx_mixed
 from edgekd.export.judge import SHIFT, Judge, logits_of_model
 from edgekd.export.layers import float_layers, in_float, weighted_layers
 from edgekd.export.lint import check_qdq
 from edgekd.export.onnx_mixed import rank
+from edgekd.export.quantize import spread
+from edgekd.tasks.classification import Classification
 from edgekd.tasks.grading import Grading
 from tests.export.fragile import FRAGILE, squares, write_fragile, write_masks
 from tests.export.passes import given
@@ -154,6 +156,31 @@ class TestJudge:
         part, each = judge.for_nncf(world.int8, range(10))
         assert part == pytest.approx(np.mean(each))
         assert part < 0
+
+
+def test_layers_are_ranked_on_images_from_the_whole_calibration_set():
+    assert spread(np.arange(300), 64)[-1] >= 295
+    assert len(spread(np.arange(300), 64)) <= 64
+    assert len(spread(np.arange(10), 64)) == 10
+
+
+def test_an_undefined_score_chooses_nothing(world):
+    one_class = given(squares(8), validation=squares(8), targets=np.zeros(8, np.int64),
+                      task=Classification(classes=list("abcde"), primary="auroc"))  # fmt: skip
+    with pytest.raises(DataError, match="auroc is undefined on the 8 validation images"):
+        Judge(world.fp32, one_class.validation(), one_class.task)
+
+
+def test_weights_in_constant_nodes_are_layers_too(world, tmp_path):
+    model = onnx.load(world.source)
+    for tensor in list(model.graph.initializer):
+        if tensor.name.startswith("w"):
+            node = onnx.helper.make_node("Constant", [], [tensor.name], value=tensor)
+            model.graph.node.insert(0, node)
+            model.graph.initializer.remove(tensor)
+    onnx.save(model, tmp_path / "constants.onnx")
+    made = onnx_mixed.convert(tmp_path / "constants.onnx", tmp_path / "m.onnx", world.given())
+    assert set(made.float_layers) & SUSPECTS
 
 
 class TestRefusals:

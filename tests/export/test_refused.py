@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgekd.bundle import open_bundle
+from edgekd.bundle import Artifact, Gate, open_bundle
 from edgekd.errors import DataError, GateFailed
 from edgekd.export.given import Made
 from edgekd.export.make import bundle_of, export
@@ -80,6 +81,18 @@ class TestInstead:
         manifest, _, _ = refused(run.root, make=["onnx-int8"])
         assert list(manifest.artifacts) == ["onnx-fp32", "onnx-int8"]
 
+    @pytest.mark.parametrize("precision", ["mixed", "int8-aware", "fp16"])
+    def test_every_way_out_is_known_to_every_target(self, precision):
+        from edgekd.export.artifacts import _instead
+        from edgekd.export.plan import targets
+
+        gate = Gate(verdict="refused", checks=[], images=1, groups=1)
+        for target in targets():
+            artifact = Artifact(name=f"{target}-int8", file="x", files=["x"], runtime="r",
+                                precision="int8", gate=gate)  # fmt: skip
+            names = [s.name for s in _instead(artifact, Path("nowhere"), [precision], [])]
+            assert any(name.endswith(f"-{precision}") for name in names), target
+
     def test_what_cannot_be_made_is_said_and_the_rest_is_kept(self, run, ruined, monkeypatch):
         def convert(*_):
             raise DataError("the validation part has no labelled images")
@@ -131,6 +144,14 @@ class TestNextStep:
 
     def test_mixed_failed_too(self, advise):
         assert advise(int8="refused", mixed="refused").startswith("--make onnx-int8-aware; ")
+
+    def test_a_float_conversion_that_failed_is_no_matter_of_int8(self, advise):
+        assert "lint" in advise(fp32="refused", int8="passed")
+        assert "quantize" not in advise(int8="passed", fp16="refused")
+
+    def test_inconclusive_ways_out_want_images(self, advise):
+        open_ends = {"mixed": "inconclusive", "int8_aware": "inconclusive", "fp16": "inconclusive"}
+        assert advise(int8="refused", **open_ends).startswith("more test images")
 
     def test_everything_failed(self, advise):
         hint = advise(int8="refused", mixed="refused", int8_aware="refused", fp16="refused")

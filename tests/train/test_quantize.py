@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from edgekd.cli import main
+from edgekd.errors import RecipeError
 from edgekd.export.judge import logits_of_model
 from edgekd.export.onnx_from_torch import to_onnx
 from edgekd.export.quantize import finish, quantize
@@ -107,6 +108,26 @@ class TestQuantized:
         theirs, exact = (logits_of_model(model, images) for model in (int8, fp32))
         assert np.abs(found - exact).max() > 0
         assert np.abs(found - theirs).max() < 0.1 * np.abs(exact).max()
+
+    def test_one_output_channel_is_a_weight_still(self) -> None:
+        torch.manual_seed(0)
+        small = nn.Sequential(
+            nn.Conv2d(3, 1, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 1)
+        )
+        with pytest.raises(RecipeError, match=r"is an nn\.Sequential"):
+            quantized(Network(small), squares(8))
+
+        class Small(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layers = small
+
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                return self.layers(images)
+
+        ours = quantized(Network(Small()).eval(), squares(8))
+        made = [m for m in ours.net.modules() if isinstance(m, FakeQuantize)]
+        assert sum(m.axis is not None for m in made) == 2
 
     def test_the_network_given_is_left_as_it_was(self, network: Network) -> None:
         before = {key: value.clone() for key, value in network.state_dict().items()}
