@@ -5,14 +5,16 @@ The network's input is float32 RGB in [0, 1]; mean and standard deviation are in
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
+import threading
 import warnings
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edgekd.dicom.read import SUFFIXES as DICOM_SUFFIXES
 from edgekd.dicom.read import is_dicom, read_dicom
@@ -34,6 +36,35 @@ UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 
 
+class _Silence:
+    """No warnings while any thread is inside: the first one in switches them off, the last one on.
+
+    Python's filters belong to the process. Were each thread to save and restore them by itself, one
+    would restore what another had set, for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._held.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *reason: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._held.close()
+
+
+_SILENCE = _Silence()  # one for all threads, as the filters are
+
+
 def decode(source: Path | bytes) -> UInt8:
     """Decode one picture to uint8 RGB (H, W, 3), upright by its EXIF orientation.
 
@@ -43,8 +74,7 @@ def decode(source: Path | bytes) -> UInt8:
     """
     name = "image" if isinstance(source, bytes) else str(source)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _SILENCE:
             shown = _if_dicom(source, name)
             if shown is not None:
                 return shown
@@ -62,6 +92,9 @@ def decode(source: Path | bytes) -> UInt8:
         raise
     except Image.DecompressionBombError:  # far beyond the limit: Pillow does not even say the size
         raise _too_large(name, "too many pixels") from None
+    except UnidentifiedImageError:  # for bytes, Pillow says where they lie in memory
+        raise DataError(f"{name}: cannot be read as an image: it is none of {', '.join(FORMATS)} "
+                        "and DICOM, or damaged") from None  # fmt: skip
     except Exception as error:  # a corrupt picture can raise nearly anything inside Pillow
         reason = str(error) or type(error).__name__
         raise DataError(f"{name}: cannot be read as an image: {reason}") from None
@@ -103,8 +136,13 @@ def is_picture(path: Path) -> bool:
 
 
 def starts_like_dicom(path: Path) -> bool:
-    """Whether `decode` would read the file as DICOM; False too if it cannot be opened."""
+    """Whether `decode` would read the file as DICOM; False too if it cannot be opened.
+
+    What is no file is not opened: a named pipe would wait for a writer.
+    """
     try:
+        if not path.is_file():
+            return False
         with path.open("rb") as file:
             return is_dicom(file.read(132), path.suffix)
     except OSError:
@@ -130,7 +168,10 @@ def _grey(picture: Image.Image, name: str) -> UInt8:
 
 
 def resize(image: UInt8, spec: InputSpec) -> UInt8:
-    """Resize to `spec.resize` (antialiased bilinear) without cropping."""
+    """Resize to `spec.resize` (antialiased bilinear) without cropping.
+
+    Raises DataError for a picture so narrow that its shorter side at that size makes it huge.
+    """
     side = spec.resize or spec.size
     height, width = image.shape[:2]
     if spec.fit == "stretch":
@@ -138,6 +179,12 @@ def resize(image: UInt8, spec: InputSpec) -> UInt8:
     else:
         short = min(height, width)
         target = (max(side, round(width * side / short)), max(side, round(height * side / short)))
+    if target[0] * target[1] > MAX_PIXELS:
+        raise DataError(
+            f"{width}x{height} pixels become {target[0]}x{target[1]} when the shorter side is "
+            f"resized to {side}, the limit is {MAX_PIXELS // 1_000_000} million pixels",
+            hint="crop the picture",
+        )
     if target == (width, height):
         return image
     return np.asarray(Image.fromarray(image).resize(target, Image.Resampling.BILINEAR))

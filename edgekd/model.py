@@ -52,7 +52,8 @@ class Model:
     def predict(self, picture: Picture) -> Prediction:
         """Classify one picture: a path, the bytes of an encoded file, or uint8 RGB (H, W, 3).
 
-        Raises DataError for what is no picture, EdgekdError after `close`.
+        Raises DataError for what is no picture, BundleError after `close`, or if the model gives
+        outputs that are not finite; MissingOnHost for DICOM that needs a package.
         """
         with self._lock:
             if self._session is None:
@@ -89,4 +90,9 @@ def _checked(picture: Picture) -> Path | bytes | npt.NDArray[np.uint8]:
                             "(H, W, 3)")  # fmt: skip
         if 0 in picture.shape:
             raise DataError(f"the picture is empty: {picture.shape}")
+    elif not isinstance(picture, Path | bytes):
+        raise DataError(f"the picture is of type {type(picture).__name__}, expected a path, the "
+                        "bytes of a file, or uint8 RGB (H, W, 3)")  # fmt: skip
+    elif picture == b"":
+        raise DataError("the picture is empty: 0 bytes, expected those of a file")
     return picture

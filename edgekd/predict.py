@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.errors import BundleError, DataError
+from edgekd.errors import BundleError, DataError, MissingOnHost
 from edgekd.image import SUFFIXES, UInt8, decode, is_picture, to_square
+from edgekd.recipe_data import InputSpec
 from edgekd.runtimes.base import Arrays, Facts
 from edgekd.runtimes.session import Session, Target, logits_of, open_session, resolve
 
@@ -36,10 +37,12 @@ class Prediction:
     artifact: str = ""
     error: str | None = None
     latency_ms: dict[str, float] = field(default_factory=dict)
+    # what to type where `error` is that this machine lacks a package, "" if that is not known
+    needs: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+        """For JSON; without `needs`, which `error` says too."""
+        return {key: value for key, value in asdict(self).items() if key != "needs"}
 
 
 def predict(
@@ -55,9 +58,10 @@ def predict(
     """Classify files and all pictures below folders (sorted), one result each, in that order.
 
     A picture that cannot be read becomes a result with `error`, so that one does not stop a
-    thousand; a single given file raises DataError instead. Also raises DataError at once for a
-    path that is not there or a folder without pictures, MissingOnHost at the first picture that
-    needs a package which is not here, and what `open_session` raises.
+    thousand, and so does one that needs a package which is not here; a single given file raises
+    DataError or MissingOnHost instead. Also raises DataError at once for a path that is not there
+    or a folder without pictures, BundleError for outputs that are not finite, and what
+    `open_session` raises.
     """
     files = find_pictures(inputs)
     is_single = len(inputs) == 1 and inputs[0].is_file()
@@ -121,7 +125,10 @@ class _Timed:
 
 
 def classify(session: Session, picture: Picture) -> Prediction:
-    """One picture: a path, the bytes of a file, or uint8 RGB (H, W, 3). Raises DataError."""
+    """One picture: a path, the bytes of a file, or uint8 RGB (H, W, 3).
+
+    Raises DataError, MissingOnHost, and BundleError for outputs that are not finite.
+    """
     return next(_classify(session, [picture], 1, is_single=True))
 
 
@@ -133,24 +140,26 @@ def _classify(
     assert session.manifest is not None
     squares: list[UInt8] = []
     spent: list[tuple[float, float]] = []  # to decode and to resize each, in seconds
-    broken: dict[int, str] = {}
+    broken: dict[int, DataError | MissingOnHost] = {}
     for place, file in enumerate(files):
         try:
-            begin = time.perf_counter()
-            image = file if isinstance(file, np.ndarray) else decode(file)
-            decoded = time.perf_counter()
-            squares.append(to_square(image, session.input))
-            spent.append((decoded - begin, time.perf_counter() - decoded))
-        except DataError as error:
+            square, seconds = _read(file, session.input)
+        except (DataError, MissingOnHost) as error:
             if is_single:
                 raise
-            broken[place] = error.message
+            broken[place] = error
+        else:
+            squares.append(square)
+            spent.append(seconds)
     names = session.task.classes
     rows = iter([])  # type: ignore[var-annotated]
     if squares:
         timed, begin = _Timed(session), time.perf_counter()
         logits = logits_of(timed, np.stack(squares), batch)
         ran = time.perf_counter()
+        if not np.isfinite(logits).all():
+            raise BundleError(f"{session.artifact.name} gives outputs that are not finite",
+                              hint="edgekd verify BUNDLE")  # fmt: skip
         probabilities = session.task.activate(logits)
         decisions = session.task.decide(probabilities)
         ended = time.perf_counter()
@@ -159,7 +168,9 @@ def _classify(
     for place, file in enumerate(files):
         name = str(file) if isinstance(file, Path) else ""
         if place in broken:
-            yield Prediction(name, error=broken[place])
+            why = broken[place]
+            needs = (why.hint or "") if isinstance(why, MissingOnHost) else None
+            yield Prediction(name, error=why.message, needs=needs)
             continue
         row, decision, own = next(rows)
         prepare, infer, postprocess = (share / len(squares) for share in shares)
@@ -176,6 +187,23 @@ def _classify(
             artifact=session.artifact.name,
             latency_ms=_milliseconds(own[0], own[1] + prepare, infer, postprocess),
         )
+
+
+def _read(file: Picture, spec: InputSpec) -> tuple[UInt8, tuple[float, float]]:
+    """What the network sees of a picture, and the seconds to decode and to resize it."""
+    name = str(file) if isinstance(file, Path) else "image"
+    begin = time.perf_counter()
+    try:
+        image = file if isinstance(file, np.ndarray) else decode(file)
+        decoded = time.perf_counter()
+        try:
+            square = to_square(image, spec)
+        except DataError as error:
+            raise DataError(f"{name}: {error.message}", hint=error.hint) from None
+    except MemoryError:
+        raise DataError(f"{name}: this machine has too little memory for this picture",
+                        hint="make it smaller") from None  # fmt: skip
+    return square, (decoded - begin, time.perf_counter() - decoded)
 
 
 def _milliseconds(*seconds: float) -> dict[str, float]:

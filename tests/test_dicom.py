@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
 import tracemalloc
 import zlib
@@ -194,6 +195,13 @@ def test_which_files_of_a_folder_are_pictures(tmp_path: Path) -> None:
     found = sorted(path.name for path in tmp_path.iterdir() if is_picture(path))
     assert found == ["1.2.840.113619.7", "IM0001", "a.dcm", "b.DICOM", "lost.dcm"]
     assert not starts_like_dicom(tmp_path / "none")
+
+
+@pytest.mark.timeout(30)
+def test_a_named_pipe_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "IM0001")
+    assert not is_picture(tmp_path / "IM0001")
+    assert not starts_like_dicom(tmp_path / "IM0001")
 
 
 # what is refused ----------------------------------------------------------------------------

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import threading
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,8 @@ from PIL import Image
 
 from edgekd import image as module
 from edgekd.errors import DataError
-from edgekd.image import decode
+from edgekd.image import decode, resize, to_square
+from edgekd.recipe_data import InputSpec
 
 
 def encoded(pixels: np.ndarray, kind: str = "TIFF") -> bytes:
@@ -105,3 +109,50 @@ def test_a_large_picture_below_the_limit_is_decoded_without_a_warning(
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)  # Pillow warns from here, and fails at 100
     assert decode(encoded(np.zeros((8, 8), np.uint8))).shape == (8, 8, 3)
+
+
+@pytest.mark.timeout(30)
+def test_threads_leave_the_filters_of_warnings_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first in is the first out: with a `catch_warnings` each, the second restores 'ignore'."""
+    turn = module.ImageOps.exif_transpose
+    is_second_in, is_first_out = threading.Event(), threading.Event()
+
+    def slow(picture: Image.Image) -> Image.Image:
+        if picture.width == 1:
+            assert is_second_in.wait(10)
+        else:
+            is_second_in.set()
+            assert is_first_out.wait(10)
+        return turn(picture)
+
+    monkeypatch.setattr(module.ImageOps, "exif_transpose", slow)
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(decode, encoded(np.zeros((1, 1), np.uint8), "PNG"))
+        second = pool.submit(decode, encoded(np.zeros((2, 2), np.uint8), "PNG"))
+        assert first.result(20).shape == (1, 1, 3)
+        is_first_out.set()
+        assert second.result(20).shape == (2, 2, 3)
+    assert warnings.filters == before
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (200, 7), (16, 16), (1, 300), (333, 500)])
+def test_the_shorter_side_is_resized_before_the_crop(shape: tuple[int, int]) -> None:
+    """Not by Pillow's `box`, which is close but gives other pixels than those trained with."""
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    height, width = (max(20, round(side * 20 / min(shape))) for side in shape)
+    whole = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    top, left = (height - 16) // 2, (width - 16) // 2
+    found = to_square(image, InputSpec(size=16, resize=20, fit="shorter"))
+    np.testing.assert_array_equal(found, whole[top : top + 16, left : left + 16])
+
+
+@pytest.mark.parametrize("shape", [(20_000, 1), (1, 20_000)])
+def test_a_picture_that_resizing_would_make_huge_is_refused(shape: tuple[int, int]) -> None:
+    image = np.zeros((*shape, 3), np.uint8)
+    with pytest.raises(DataError, match=r"1x20000 pixels|20000x1 pixels") as caught:
+        resize(image, InputSpec(size=224, fit="shorter"))
+    assert "resized to 224, the limit is 178 million pixels" in caught.value.message
+    assert resize(image, InputSpec(size=224)).shape == (224, 224, 3)

@@ -62,7 +62,10 @@ def test_several_threads_get_their_own_answers(bundle: Path) -> None:
         (np.zeros((4, 4, 3), dtype=np.float32), r"float32 \(4, 4, 3\), expected uint8 RGB"),
         (np.zeros((4, 4), dtype=np.uint8), r"uint8 \(4, 4\), expected uint8 RGB"),
         (np.zeros((0, 4, 3), dtype=np.uint8), "the picture is empty"),
-        (b"no picture", "image"),
+        (b"no picture", "^image: cannot be read as an image: it is none of JPEG, .* and DICOM"),
+        (b"", "^the picture is empty: 0 bytes"),
+        (None, "is of type NoneType, expected a path, the bytes of a file, or uint8 RGB"),
+        (bytearray(b"x"), "is of type bytearray, expected a path"),
         ("nowhere.png", r"nowhere\.png"),
     ],
 )

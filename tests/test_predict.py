@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from edgekd.errors import BundleError, DataError
+from edgekd.cli import main
+from edgekd.errors import BundleError, DataError, MissingOnHost
+from edgekd.image import decode
 from edgekd.predict import predict
 from tests.tiny_bundle import CLASSES, gate, write_bundle
 from tests.tiny_onnx import write_classifier
@@ -108,3 +112,77 @@ def test_what_a_person_accepted_is_not_warned_about(
 def test_a_foreign_model_has_no_classes(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="its classes are not known"):
         predict(write_classifier(tmp_path / "theirs.onnx"), [pictures])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_outputs_that_are_not_finite_are_no_answer(
+    bundle: Path, pictures: Path, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = np.full((1, len(CLASSES)), value, dtype=np.float32)
+    monkeypatch.setattr("edgekd.predict.logits_of", lambda *_: logits)
+    with pytest.raises(
+        BundleError, match=r"^onnx-fp32 gives outputs that are not finite$"
+    ) as caught:
+        list(predict(bundle, [pictures]))
+    assert caught.value.hint == "edgekd verify BUNDLE"
+
+
+@pytest.mark.timeout(30)
+def test_a_named_pipe_in_a_folder_is_not_opened(bundle: Path, pictures: Path) -> None:
+    for name in ("pipe", "pipe.1", "pipe.png"):
+        os.mkfifo(pictures / name)
+    assert len(list(predict(bundle, [pictures]))) == 3
+
+
+def test_too_little_memory_for_one_picture_does_not_stop_the_others(
+    bundle: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starved(path: Path) -> np.ndarray:
+        if path.name == "b.png":
+            raise MemoryError
+        return decode(path)
+
+    monkeypatch.setattr("edgekd.predict.decode", starved)
+    rows = {Path(row.file).name: row.error for row in predict(bundle, [pictures])}
+    assert (rows["a.JPG"], rows["c.png"]) == (None, None)
+    assert rows["b.png"] == (
+        f"{pictures / 'b.png'}: this machine has too little memory for this picture"
+    )
+    with pytest.raises(DataError, match=r"b\.png: .* too little memory"):
+        list(predict(bundle, [pictures / "b.png"]))
+
+
+def test_a_picture_that_cannot_be_resized_is_named(
+    bundle: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekd.image.MAX_PIXELS", 16 * 16 - 1)
+    monkeypatch.setattr("edgekd.predict.decode", lambda _: np.zeros((9, 9, 3), np.uint8))
+    rows = list(predict(bundle, [pictures]))
+    assert all((row.error or "").startswith(f"{row.file}: 9x9 pixels become") for row in rows)
+
+
+def test_a_missing_package_does_not_discard_the_other_answers(
+    bundle: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def lacking(path: Path) -> np.ndarray:
+        if path.name == "b.png":
+            raise MissingOnHost(f"{path}: needs the package 'x'", hint="pip install x")
+        return decode(path)
+
+    monkeypatch.setattr("edgekd.predict.decode", lacking)
+    (pictures / "a.png").write_bytes(b"also broken")
+    assert main(["predict", str(bundle), str(pictures), "--json"]) == 4
+    said = capsys.readouterr()
+    rows = {Path(row["file"]).name: row for row in json.loads(said.out)}
+    assert list(rows) == ["a.JPG", "a.png", "b.png", "c.png"]
+    assert rows["b.png"]["error"] == f"{pictures / 'b.png'}: needs the package 'x'"
+    assert "needs" not in rows["b.png"]
+    assert rows["c.png"]["label"] in CLASSES
+    assert "2 of 4 files could not be read" in said.err
+    assert "b.png: needs the package 'x'" in said.err
+    assert "pip install x" in said.err
+    assert main(["predict", str(bundle), str(pictures)]) == 4
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    with pytest.raises(MissingOnHost, match="needs the package 'x'"):
+        list(predict(bundle, [pictures / "b.png"]))

@@ -17,7 +17,7 @@ from edgekd.commands.common import (
     open_recipe,
     print_json,
 )
-from edgekd.errors import EdgekdError, GateFailed
+from edgekd.errors import EdgekdError, GateFailed, MissingOnHost
 
 
 def predict(
@@ -44,11 +44,11 @@ def predict(
     if json:
         print_json([row.as_dict() for row in rows])
     broken = [row for row in rows if row.error is not None]
+    missing = [row for row in broken if row.needs is not None]
     if broken:
-        raise EdgekdError(
-            f"{len(broken)} of {len(rows)} files could not be read, "
-            f"first {broken[0].file}: {broken[0].error}"
-        )
+        first = (missing or broken)[0]
+        message = f"{len(broken)} of {len(rows)} files could not be read, first {first.error}"
+        raise MissingOnHost(message, hint=first.needs or None) if missing else EdgekdError(message)
 
 
 def verify(
