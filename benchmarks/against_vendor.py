@@ -1,6 +1,6 @@
 """Our latencies beside the vendors' own tools, in one run.
 
-    python benchmarks/against_vendor.py FILE.onnx=FILE.xml ...
+    python benchmarks/against_vendor.py NAME=FILE.onnx=FILE.xml ...
 
 For each pair (the same model for ONNX Runtime and for OpenVINO) rounds alternate between
 `edgekd bench` and OpenVINO's `benchmark_app`, and between `edgekd bench` and a bare loop around

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from edgekd import __version__
 from edgekd.errors import BundleError
@@ -105,7 +105,7 @@ class Rates(Record):
 class OperatingPoint(Record):
     """A class is flagged where its probability is at least `threshold`, whatever is decided."""
 
-    threshold: float  # in [0, 1]
+    threshold: float = Field(ge=0, le=1, allow_inf_nan=False)
     aim: Literal["sensitivity", "specificity"] | None = None  # what it was chosen for
     at_least: float | None = None  # what that was to be on the validation images
     validation: Rates | None = None  # of the fp32 model, on the images that it was chosen on
@@ -131,6 +131,13 @@ class Manifest(Record):
     provenance: dict[str, Any] = {}  # versions, data fingerprint, weights hash, git state, utc
     files: dict[str, FileEntry] = {}
 
+    @field_validator("thresholds")
+    @classmethod
+    def _are_of_classes(cls, points: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        for label in set(points).difference(info.data.get("classes", points)):
+            raise ValueError(f"there is no class '{label}'")
+        return points
+
 
 def is_bundle(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
@@ -153,7 +160,7 @@ def read_manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{path}: {key}: {first['msg']}") from None
+        raise BundleError(f"{path}: {key}: {first['msg']}", hint=AGAIN) from None
 
 
 def _of_this_schema(tree: Any, path: Path) -> dict[str, Any]:

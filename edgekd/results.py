@@ -142,7 +142,7 @@ class Measurement(Record):
     throttle_events: int | None = None  # meanwhile
     format_unverified: list[str] = []  # fields read from text that no public source describes
     # a pass of its own after the timing (bench/energy.py), per image, less the power at rest
-    energy_status: str = NOT_MEASURED  # or `measured`, or `not measured: <why>`
+    energy_status: str = NOT_MEASURED  # or `measured`, `not told apart from rest`, or why not
     energy_mj: float | None = None
     energy_mj_low: float | None = None  # 95 % interval
     energy_mj_high: float | None = None
@@ -176,8 +176,11 @@ def append_jsonl(path: Path, record: Record) -> None:
 
 
 def read_measurements(path: Path) -> Iterator[Measurement]:
-    """Yield the measurements of one .jsonl file; a torn last line (power cut) is passed over."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    """Yield the measurements of one .jsonl file; a torn last line (power cut) is passed over.
+
+    A byte that is not UTF-8 (another program's note, a worn card) spoils no more than its own text.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
         try:
             yield Measurement.model_validate_json(line)

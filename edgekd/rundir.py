@@ -118,11 +118,16 @@ def write_text(path: Path, text: str) -> None:
 def replace_folder(path: Path) -> Iterator[Path]:
     """Give a temporary neighbour folder; swap it in for `path` only if all went well.
 
-    A link stays one: what it leads to is replaced.
+    A link stays one: what it leads to is replaced. Raises EdgekdError at once for a mount point,
+    which cannot be swapped.
     """
     import shutil
 
     path = path.resolve()
+    if os.path.ismount(path):
+        raise EdgekdError(f"{path} is a mount point, and a folder is swapped as a whole",
+                          hint=f"mount its parent folder, and name a folder in it, such as "
+                               f"{path.parent / 'data' / path.name}")  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     old = temporary.with_suffix(".old")

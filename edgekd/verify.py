@@ -44,6 +44,11 @@ def verify(target: Path, key: Path | None = None) -> list[dict[str, Any]]:
         reason = "the bundle has no golden pictures"
         return [*rows, {"check": "preprocessing", "result": SKIPPED, "reason": reason}]
     golden = read_golden(found.folder / FOLDER)
+    size = found.manifest.input.size
+    if golden.inputs.shape[1:] != (3, size, size):
+        raise BundleError(f"{found.folder / FOLDER}: inputs {golden.inputs.shape}, but input.size "
+                          f"in the manifest is {size}: expected (N, 3, {size}, {size})",
+                          hint="export the bundle again")  # fmt: skip
     pixels = float(np.abs(preprocess_all(golden.pictures, found.manifest.input)
                           - golden.inputs).max())  # fmt: skip
     rows.append({"check": "preprocessing", "images": len(golden.pictures), "max_diff": pixels,

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from edgekd.bundle import SCHEMA_VERSION, Gate, OperatingPoint, open_bundle, read_manifest
-from edgekd.errors import BundleError, DataError
+from edgekd.errors import BundleError, DataError, EdgekdError
+from edgekd.rundir import replace_folder
 from tests.tiny_bundle import write_bundle
 
 
@@ -162,6 +163,37 @@ def test_a_manifest_of_schema_1_is_read(tmp_path: Path) -> None:
 def test_a_whole_bundle_of_schema_1_is_opened(bundle: Path) -> None:
     edit(bundle, lambda tree: tree.update(schema_version=1))
     assert open_bundle(bundle).schema_version == 2
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        ({"typo": {"threshold": 0.5}}, "thresholds: .*there is no class 'typo'"),
+        ({"mild": {"threshold": 1.0000000000000002}}, "thresholds.mild.threshold: .* 1"),
+        ({"mild": {"threshold": -0.1}}, "thresholds.mild.threshold: .* 0"),
+        ({"mild": {"threshold": float("nan")}}, "thresholds.mild.threshold: "),
+    ],
+)
+def test_an_operating_point_that_cannot_be_is_refused(
+    bundle: Path, points: dict[str, Any], words: str
+) -> None:
+    path = bundle / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "thresholds": points}))
+    with pytest.raises(BundleError, match=words) as caught:
+        read_manifest(bundle)
+    assert caught.value.hint == "copy the whole bundle again"
+
+
+def test_a_mount_point_is_refused_before_anything_is_built(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == bundle.resolve())
+    opened = replace_folder(bundle)
+    with pytest.raises(EdgekdError, match="is a mount point") as caught, opened:
+        pytest.fail("something was built")
+    assert "mount its parent folder" in (caught.value.hint or "")
+    with replace_folder(bundle / "golden"):
+        pass
 
 
 def test_a_golden_picture_of_absurd_size_is_refused_before_it_is_decoded(bundle: Path) -> None:

@@ -330,3 +330,13 @@ def test_json_is_one_document_on_stdout(
 ) -> None:
     assert main([*command, "--json"]) == 0
     json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("seconds", ["2", "0.5", "4.99"])
+def test_too_short_an_energy_is_refused_before_anything_is_measured(
+    seconds: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = fails(capsys, "bench", str(tmp_path / "none.onnx"), "--energy", seconds)
+    assert code == 2
+    assert "--energy" in text
+    assert "5 or more" in text

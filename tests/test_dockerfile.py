@@ -61,7 +61,7 @@ def test_it_ends_as_an_unprivileged_user_with_a_health_check() -> None:
     assert words["USER"].split(":")[0].isdecimal()
     assert words["USER"] != "0"
     assert "edgekd doctor" in words["HEALTHCHECK"]
-    assert "edgekd verify /bundle" in words["HEALTHCHECK"]
+    assert "edgekd verify /data/bundle" in words["HEALTHCHECK"]
     assert words["ENTRYPOINT"] == '["edgekd"]'
 
 
@@ -69,6 +69,7 @@ def test_nothing_is_installed_that_brings_torch() -> None:
     installs = [command for command in runs() if "install" in command and "pip" in command[0]]
     assert len(installs) == 2
     assert all("--constraint" in command for command in installs)
+    assert "edgekd[dicom,onnxruntime,sign]" in installs[1]
     named = {word for command in installs for word in command if not word.startswith("-")}
     assert not any(re.search(r"\[.*(train|export|all).*\]", word) for word in named)
 
@@ -85,7 +86,8 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
                    cwd=ROOT, check=True, capture_output=True)  # fmt: skip
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
     python = folder / "venv/bin/python"
-    for wanted in (*wheels.glob("*.whl"), "onnxruntime"):
+    extras = next(word for command in runs() for word in command if word.startswith("edgekd["))
+    for wanted in (*wheels.glob("*.whl"), extras):
         done = subprocess.run(
             [uv, "pip", "install", "--offline", "--quiet", "--python", python,
              "--constraint", PINS, wanted],

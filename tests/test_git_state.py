@@ -116,3 +116,37 @@ def test_distill_is_told_the_state_of_the_recipe_s_folder(
     monkeypatch.setattr("edgekd.train.run.distill", distill)
     assert main(["distill", str(recipe)]) == 0
     assert told == [git_state(recipe)]
+
+
+@pytest.mark.parametrize("name", ["theirs", "dotted.name", "with=sign", "\u00e4"])
+def test_a_stranger_s_filter_is_not_run(recipe: Path, tmp_path: Path, name: str) -> None:
+    attributes = recipe.with_name(".gitattributes")
+    attributes.write_text(f"*.yaml filter={name}\n")
+    git(recipe.parent, "add", ".")
+    git(recipe.parent, "commit", "-q", "-m", "attributes")
+    for setting in ("clean", "process"):
+        git(recipe.parent, "config", f"filter.{name}.{setting}", f"touch {tmp_path}/ran; cat")
+    git(recipe.parent, "config", f"filter.{name}.required", "true")
+    recipe.write_text("edgekd: 2\n")  # of the same size: git has to read it
+    state = git_state(recipe)
+    assert state is not None
+    assert state["is_dirty"] is True
+    assert not (tmp_path / "ran").exists()
+
+
+def test_nor_is_one_of_a_submodule(recipe: Path, tmp_path: Path) -> None:
+    inner = recipe.parent / "inner"
+    inner.mkdir()
+    (inner / "a.txt").write_text("1")
+    (inner / ".gitattributes").write_text("*.txt filter=x\n")
+    git(inner, "init", "-q")
+    git(inner, "add", ".")
+    git(inner, "commit", "-q", "-m", "inner")
+    git(recipe.parent, "add", ".")
+    git(recipe.parent, "commit", "-q", "-m", "with inner")
+    git(inner, "config", "filter.x.clean", f"touch {tmp_path}/ran; cat")
+    (inner / "a.txt").write_text("2")
+    state = git_state(recipe)
+    assert state is not None
+    assert state["is_dirty"] is False
+    assert not (tmp_path / "ran").exists()

@@ -38,6 +38,13 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path, row: Measurement) 
         list(read_measurements(path))
 
 
+def test_a_byte_that_is_not_utf_8_stops_nothing(tmp_path: Path, row: Measurement) -> None:
+    path = tmp_path / "host.jsonl"
+    append_jsonl(path, row)
+    path.write_bytes(path.read_bytes().replace(b'"name":"desk"', b'"name":"d\xe9sk"') * 2)
+    assert [found.host for found in read_measurements(path)] == [{"name": "d\ufffdsk"}] * 2
+
+
 def test_a_row_from_before_energy_was_measured_is_still_read(
     tmp_path: Path, row: Measurement
 ) -> None:

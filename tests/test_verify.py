@@ -96,3 +96,12 @@ def test_a_bundle_without_golden_pictures_says_so(tmp_path: Path) -> None:
 def test_a_foreign_model_cannot_be_verified(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="without a bundle"):
         verify(write_classifier(tmp_path / "theirs.onnx"))
+
+
+def test_golden_inputs_of_another_size_are_one_clear_error(tmp_path: Path) -> None:
+    write_bundle(tmp_path)
+    inputs = tmp_path / "golden" / "inputs.npy"
+    np.save(inputs, np.load(inputs)[:, :, :8, :8])
+    close_bundle(tmp_path, read_manifest(tmp_path))
+    with pytest.raises(BundleError, match=r"golden: inputs \(8, 3, 8, 8\), but input.size .* 16"):
+        verify(tmp_path)

@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -27,6 +27,8 @@ from edgekd.results import MEASURED, NOT_MEASURED
 BLOCKS = 10
 STUDENT_95 = 2.262157  # quantile of Student's t with BLOCKS - 1 degrees of freedom
 LEAST_READINGS = 5
+LEAST_S = 5.0  # what `--energy` takes at least
+NOT_TOLD_APART = "not told apart from rest: measure longer"
 SETTLE_S = 1.0  # threads that spin for the next call go to sleep; clocks and averages catch up
 
 
@@ -78,18 +80,27 @@ def mean_power(times_s: Sequence[float], values: Sequence[float], *, is_counter:
 
 
 def energy(idle: Power, load: Power, *, seconds: float, images: int, source: str) -> Energy:
-    """Millijoules per image from both powers, the seconds of load and the images in them."""
+    """Millijoules per image from both powers, the seconds of load and the images in them.
+
+    None of them without an interval, of which nobody knows how sure it is, nor where the machine
+    drew no more at work than at rest; the powers are told all the same.
+    """
     to_mj = seconds * 1e3 / images
     net = (load.watts - idle.watts) * to_mj
-    low = high = None
-    status = MEASURED
-    if idle.half_w is not None and load.half_w is not None:
-        half = math.hypot(idle.half_w, load.half_w) * to_mj
-        low, high = net - half, net + half
-        if low <= 0:
-            status = f"{MEASURED}, but not told apart from rest: measure longer"
-    return Energy(status, net, low, high, load.watts * to_mj, idle.watts, load.watts, seconds,
-                  images, min(idle.readings, load.readings), source)  # fmt: skip
+    readings = min(idle.readings, load.readings)
+    powers = Energy(idle_w=idle.watts, load_w=load.watts, energy_s=seconds, energy_images=images,
+                    power_readings=readings, power_source=source)  # fmt: skip
+    if idle.half_w is None or load.half_w is None:
+        why = f"only {readings} readings of the power, an interval takes {BLOCKS + 1}"
+        return replace(powers, energy_status=f"{NOT_MEASURED}: {why}: measure longer")
+    gross = load.watts * to_mj
+    if not net > 0:
+        return replace(powers, energy_status=NOT_TOLD_APART, energy_gross_mj=gross)
+    half = math.hypot(idle.half_w, load.half_w) * to_mj
+    low, high = net - half, net + half
+    status = MEASURED if low > 0 else f"{MEASURED}, but {NOT_TOLD_APART}"
+    return replace(powers, energy_status=status, energy_mj=net, energy_mj_low=low,
+                   energy_mj_high=high, energy_gross_mj=gross)  # fmt: skip
 
 
 class Sampler:

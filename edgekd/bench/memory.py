@@ -10,6 +10,7 @@ Memory of a graphics unit is not counted.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -22,6 +23,13 @@ from edgekd.runtimes.session import Session, runtime_class
 
 RUNS = 3
 LIMIT_S = 300.0
+# `-m` would look for every module in the working folder first, and run a json.py that lies there;
+# from Python 3.11 on PYTHONSAFEPATH leaves it out, before that the first words do
+SAFE = {"PYTHONSAFEPATH": "1"}
+START = """import sys
+sys.path[:] = [place for place in sys.path if place] + [sys.argv[2]]
+from edgekd.bench.memory import _main
+_main(sys.argv[1])"""
 
 
 def peak_memory_mb(session: Session, options: RunOptions) -> tuple[float | None, str | None]:
@@ -34,9 +42,11 @@ def peak_memory_mb(session: Session, options: RunOptions) -> tuple[float | None,
         "shape": [max(1, options.batch), *session.shape],
         "options": vars(options),
     }
-    command = [sys.executable, "-m", __name__, json.dumps(job)]
+    own = str(Path(__file__).resolve().parents[2])  # last: for an edgekd that is not installed
+    command = [sys.executable, "-c", START, json.dumps(job), own]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=True)
+        done = subprocess.run(command, env={**os.environ, **SAFE}, capture_output=True, text=True,
+                              timeout=LIMIT_S, check=True)  # fmt: skip
         return float(done.stdout.split()[-1]), None
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines() or [f"exit code {error.returncode}"]
@@ -69,7 +79,3 @@ def _main(text: str) -> None:
         for _ in range(RUNS):
             runtime.run({job["input"]: images})
         print(_peak_of_this_process())
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1])

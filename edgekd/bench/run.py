@@ -150,7 +150,7 @@ def _jobs(target: Target, named: Sequence[str] | None, runtime: str | None) -> l
     """What to measure, fp32 first within each runtime."""
     if named is not None:
         return [pick(target, name, runtime) for name in named]
-    jobs, absent = [], []
+    jobs, absent, extras = [], [], []
     for artifact in target.artifacts.values():
         name = runtime or artifact.runtime
         loader = runtime_class(name)
@@ -162,6 +162,7 @@ def _jobs(target: Target, named: Sequence[str] | None, runtime: str | None) -> l
         probe = loader.probe()
         if not probe.available:
             absent.append(f"{name} ({probe.reason})")
+            extras.append(name)  # an extra has the name of its runtime
             log.warn(f"{artifact.name}: not measured, runtime '{name}' is not here: {probe.reason}")
             continue
         reason = elsewhere(target.folder, artifact, name)
@@ -171,9 +172,10 @@ def _jobs(target: Target, named: Sequence[str] | None, runtime: str | None) -> l
             continue
         jobs.append(artifact)
     if not jobs and absent:
+        needed = ",".join(sorted(set(extras)))
         raise MissingOnHost(f"nothing can be measured here; not installed: "
                             f"{', '.join(dict.fromkeys(absent))}",
-                            hint="pip install 'edgekd[onnxruntime]'")  # fmt: skip
+                            hint=f"pip install 'edgekd[{needed}]'")  # fmt: skip
     if not jobs:
         raise BundleError(f"{target.folder}: nothing to measure: no artifact that was not refused"
                           f"{f' runs in {runtime}' if runtime else ''}",

@@ -26,7 +26,7 @@ from edgekd.commands.common import (
     print_json,
     print_table,
 )
-from edgekd.errors import GateFailed
+from edgekd.errors import EdgekdError, GateFailed
 
 if TYPE_CHECKING:
     from edgekd.recipe import Recipe
@@ -125,8 +125,13 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure latency, throughput, memory, energy and accuracy on this machine."""
+    from edgekd.bench.energy import LEAST_S
     from edgekd.bench.run import bench as bench_target
 
+    if 0 < energy < LEAST_S:
+        raise EdgekdError(f"--energy: {energy:g} seconds is too little to tell work from rest, "
+                          f"expected {LEAST_S:g} or more, or 0 for none",
+                          hint="--energy 10")  # fmt: skip
     rows = bench_target(
         target,
         artifacts=artifact.split(",") if artifact else None,

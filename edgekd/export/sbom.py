@@ -21,6 +21,7 @@ from edgekd.results import Scores, dump_json
 
 SPEC = "1.6"
 MODEL, DATA = "model", "data"  # references inside the document
+ALWAYS = ("edgekd", "numpy", "pillow")  # what runs a model on a device needs these too
 DIGESTS = ("data_fingerprint", "data_ids_sha256", "test_ids_sha256", "other_ids_sha256")
 
 Tree = dict[str, Any]
@@ -28,7 +29,7 @@ Tree = dict[str, Any]
 
 def sbom(manifest: Manifest, hashes: Mapping[str, str]) -> Tree:
     """The document. `hashes` has the sha256 of every model file, by its name in the bundle."""
-    runs = sorted({artifact.runtime for artifact in manifest.artifacts.values()})
+    runs = sorted({*ALWAYS, *(artifact.runtime for artifact in manifest.artifacts.values())})
     made = dict(manifest.provenance.get("versions") or {})
     packages = {name: made.get(name) or version_of(name) for name in sorted({*made, *runs})}
     files = {name: [a for a in manifest.artifacts.values() if name in a.files]

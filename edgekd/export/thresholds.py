@@ -30,7 +30,8 @@ def choose(probabilities: Floats, positives: Bools, spec: OperatingSpec) -> floa
 
     `probabilities` of one class and whether each image is of it, both (N,), with an image of either
     kind. It lies halfway to the next probability that was seen, so that another runtime's rounding
-    does not move an image across it.
+    does not move an image across it. It is at most 1: where images of other classes have a
+    probability of exactly 1, no threshold leaves them out.
     """
     seen = np.unique(probabilities)
     if spec.sensitivity is not None:
@@ -39,14 +40,19 @@ def choose(probabilities: Floats, positives: Bools, spec: OperatingSpec) -> floa
         lowest = own[own.size - needed]  # the last that must be flagged
         below = seen[seen < lowest]
         under = below[-1] if below.size else 0.0
-        return float(max((lowest + under) / 2, min(np.nextafter(under, 2.0), lowest)))
+        return _probability(max((lowest + under) / 2, min(np.nextafter(under, 2.0), lowest)))
     assert spec.specificity is not None  # one of the two is given
     others = np.sort(probabilities[~positives])
     needed = math.ceil(spec.specificity * others.size - 1e-9)
     highest = others[needed - 1]  # the last that must not be flagged
     above = seen[seen > highest]
     over = above[0] if above.size else 1.0
-    return float(max((highest + over) / 2, np.nextafter(highest, 2.0)))
+    return _probability(max((highest + over) / 2, np.nextafter(highest, 2.0)))
+
+
+def _probability(value: float) -> float:
+    """Without what rounding adds beyond 0 and 1."""
+    return float(min(max(value, 0.0), 1.0))
 
 
 def rates(
@@ -119,6 +125,10 @@ def operating_points(
         )
         say(f"{label}: flagged from {threshold:.4f} on, chosen on {int(positives.sum())} "
             f"validation images of it and {int((~positives).sum())} others")  # fmt: skip
+        got = getattr(point.validation, point.aim or "")
+        if got.value is not None and got.value < (point.at_least or 0.0) - 1e-9:
+            say(f"{label}: no threshold reaches a {point.aim} of {point.at_least:g} there; this "
+                f"one has {got.value:.4f}")  # fmt: skip
         found[label] = point
     return found
 

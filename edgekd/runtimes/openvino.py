@@ -51,7 +51,7 @@ class OpenVino(Runtime):
             version = str(openvino.__version__).split("-")[0]
             return Probe(True, version=version, devices=devices)
         except Exception as error:  # a broken installation can raise anything
-            return Probe(False, reason=f"{type(error).__name__}: {error}".splitlines()[0])
+            return Probe(False, reason=(str(error).splitlines() or [type(error).__name__])[0])
 
     def __enter__(self) -> OpenVino:
         self._check_file()

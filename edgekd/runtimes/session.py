@@ -30,7 +30,7 @@ from edgekd.image import to_input
 from edgekd.recipe_data import InputSpec
 from edgekd.recommend import is_refused, may_ship, on_this_host
 from edgekd.rundir import RunDir
-from edgekd.runtimes._onnx_graph import read_graph
+from edgekd.runtimes._foreign import describe, image_input
 from edgekd.runtimes.base import Arrays, Facts, RunOptions, Runtime
 from edgekd.tasks.base import Task
 
@@ -98,7 +98,7 @@ def resolve(target: Path) -> Target:
     if target.suffix not in FOREIGN_RUNTIMES:
         raise BundleError(f"{target}: expected a bundle, a run, or a file ending in "
                           f"{' or '.join(FOREIGN_RUNTIMES)}")  # fmt: skip
-    artifact = _foreign(target)
+    artifact = describe(target)
     return Target(target.parent, None, {artifact.name: artifact})
 
 
@@ -153,7 +153,11 @@ def open_session(
 
 
 def pick(target: Target, artifact: str | None, runtime: str | None) -> Artifact:
-    """The artifact by name, or the best that may ship. Raises BundleError if there is none."""
+    """The artifact by name, or the best that may ship and runs here; faster ones that do not run
+    here any more are warned about.
+
+    Raises BundleError if there is none, MissingOnHost if none runs here.
+    """
     known = target.artifacts
     if artifact is not None:
         if artifact not in known:
@@ -172,21 +176,28 @@ def pick(target: Target, artifact: str | None, runtime: str | None) -> Artifact:
         raise BundleError(f"{target.folder}: no artifact that may ship"
                           f"{f' runs in {runtime}' if runtime else ''}: {verdicts}",
                           hint="name one with --artifact, or export again")  # fmt: skip
-    for row in on_this_host(target.folder, target.manifest).ranking:
-        best = next((one for one in able if one.name == row.artifact), None)
-        if best is not None:
-            return best
-    present = [one for one in able if runtime is not None or is_present(one.runtime)]
-    if not present:
-        needed = sorted({one.runtime for one in able})
-        raise MissingOnHost(f"{target.folder}: none of the runtimes it needs is here: "
-                            f"{', '.join(needed)}",
-                            hint=f"pip install 'edgekd[{needed[0]}]'")  # fmt: skip
-    for one in present:
-        reason = why_not(target.folder, one, runtime)
+    ranking = [row.artifact for row in on_this_host(target.folder, target.manifest).ranking]
+    ranked = [one for name in ranking for one in able if one.name == name]
+    passed_over: list[str] = []
+    elsewhere: MissingOnHost | None = None
+    for one in [*ranked, *(one for one in able if one.name not in ranking)]:
+        reason = f"runtime '{one.runtime}' is not here"
+        if runtime is not None or is_present(one.runtime):
+            reason = why_not(target.folder, one, runtime)
+            elsewhere = MissingOnHost(reason, hint=f"edgekd export {target.folder} "
+                                                   f"--make {one.name}")  # fmt: skip
         if not reason:
+            for line in passed_over:
+                log.warn(f"{line}; taking {one.name}")
             return one
-    raise MissingOnHost(reason, hint=f"edgekd export {target.folder} --make {present[-1].name}")
+        if one.name in ranking:
+            passed_over.append(f"{one.name} was measured here but is passed over: {reason}")
+    if elsewhere is not None:
+        raise elsewhere
+    needed = sorted({one.runtime for one in able})
+    raise MissingOnHost(f"{target.folder}: none of the runtimes it needs is here: "
+                        f"{', '.join(needed)}",
+                        hint=f"pip install 'edgekd[{needed[0]}]'")  # fmt: skip
 
 
 def runtime_class(name: str) -> type[Runtime]:
@@ -263,38 +274,3 @@ def _session(target: Target, artifact: Artifact, name: str, runtime: Runtime) ->
     return Session(
         target, artifact, name, runtime, (3, size, size), INPUT_NAME, manifest.input, task
     )
-
-
-def image_input(path: Path, facts: Facts) -> tuple[str, tuple[int, int, int]]:
-    """Name and (channels, height, width) of a model's one image input, or a BundleError."""
-    found = "; ".join(f"'{name}' {facts.types.get(name, '?')} {shape}"
-                      for name, shape in facts.inputs.items()) or "no input"  # fmt: skip
-    shapes = list(facts.inputs.values())
-    fits = (
-        len(shapes) == 1
-        and len(shapes[0]) == 4
-        and shapes[0][1] in (1, 3, 4)
-        and min(shapes[0][1:]) > 0
-        and next(iter(facts.types.values()), "").startswith("float")
-    )
-    if not fits:
-        raise BundleError(f"{path}: found {found}; `edgekd bench` times models with one float "
-                          "input of 4 dimensions (N, channels, height, width)")  # fmt: skip
-    _, channels, height, width = shapes[0]
-    return next(iter(facts.inputs)), (channels, height, width)
-
-
-def _foreign(path: Path) -> Artifact:
-    """Describe a model file that is in no bundle."""
-    if path.suffix == ".onnx":
-        graph = read_graph(path)
-        precision = "int8" if graph.is_quantized else "fp16" if graph.is_half else "fp32"
-        return Artifact(name=f"onnx-{precision}", file=path.name, files=[path.name],
-                        runtime="onnxruntime", precision=precision)  # fmt: skip
-    text = path.read_text(encoding="utf-8", errors="replace")
-    precision = "int8" if "FakeQuantize" in text else "fp32"
-    if 'element_type="f16"' in text and precision == "fp32":
-        precision = "fp16"  # weights; the arithmetic is the device's choice
-    files = [path.name, path.with_suffix(".bin").name]
-    return Artifact(name=f"openvino-{precision}", file=path.name, files=files,
-                    runtime="openvino", precision=precision)  # fmt: skip

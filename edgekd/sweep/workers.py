@@ -21,6 +21,11 @@ from edgekd.sweep.state import Ended, SweepDir, claim
 INTERRUPTED = 130
 THREADS = "OMP_NUM_THREADS"
 GPUS = "CUDA_VISIBLE_DEVICES"
+# `-m` would run a json.py of the working folder; PYTHONSAFEPATH, too, is not known to Python 3.10
+START = """import sys
+sys.path[:] = [place for place in sys.path if place] + [sys.argv.pop(1)]
+from edgekd.cli import entry
+entry()"""
 
 
 @dataclass
@@ -97,7 +102,8 @@ def start(trial: Trial, folder: SweepDir, *, slot: int, jobs: int, gpus: list[st
 def command(trial: Trial, folder: SweepDir) -> list[str]:
     """What a job runs: `edgekd distill` of the trial's resolved recipe, which it writes."""
     run = folder.run(trial)
-    return [sys.executable, "-m", "edgekd", "distill", str(folder.write_recipe(trial)),
+    own = str(Path(__file__).resolve().parents[2])  # last: for an edgekd that is not installed
+    return [sys.executable, "-c", START, own, "distill", str(folder.write_recipe(trial)),
             "--out", str(run.root), "--shared", str(run.shared), "--json"]  # fmt: skip
 
 
@@ -106,7 +112,7 @@ def environment(*, slot: int, jobs: int, gpus: list[str]) -> dict[str, str]:
 
     Jobs that each use all cores are many times slower than jobs that share them out.
     """
-    found = dict(os.environ)
+    found = {**os.environ, "PYTHONSAFEPATH": "1"}
     if THREADS not in found:
         found[THREADS] = str(max(1, (usable_cores() or 1) // jobs))
     if gpus:

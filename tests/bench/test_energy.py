@@ -139,6 +139,25 @@ def test_what_cannot_be_told_from_rest_is_called_so() -> None:
     assert "not told apart from rest" in found.energy_status
 
 
+def test_no_more_power_at_work_than_at_rest_is_no_energy() -> None:
+    for work in (5.0, 4.5):
+        found = energy(
+            Power(5.0, 0.1, 60), Power(work, 0.1, 60), seconds=2.0, images=10, source="m"
+        )
+        assert found.energy_status == "not told apart from rest: measure longer"
+        assert (found.energy_mj, found.energy_mj_low, found.energy_mj_high) == (None, None, None)
+        assert (found.idle_w, found.load_w) == (5.0, work)
+
+
+def test_too_few_readings_for_an_interval_are_not_called_measured() -> None:
+    found = energy(Power(5.0, None, 7), Power(8.0, 0.1, 60), seconds=2.0, images=10, source="m")
+    why = "only 7 readings of the power, an interval takes 11: measure longer"
+    assert found.energy_status == f"{NOT_MEASURED}: {why}"
+    assert found.energy_mj is None
+    assert found.energy_gross_mj is None
+    assert (found.load_w, found.power_readings) == (8.0, 7)
+
+
 def test_readings_that_fail_are_left_out() -> None:
     answers = iter([1.0, OSError("busy"), ValueError("empty"), 2.0])
 

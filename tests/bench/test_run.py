@@ -21,7 +21,9 @@ from edgekd.bench.table import table
 from edgekd.errors import BundleError, MissingOnHost
 from edgekd.host import host_name
 from edgekd.results import Measurement, append_jsonl, read_measurements
+from edgekd.runtimes.base import RunOptions
 from edgekd.runtimes.onnxruntime import OnnxRuntime
+from edgekd.runtimes.session import open_session
 from tests.tiny_bundle import gate, write_bundle
 from tests.tiny_onnx import write_classifier
 
@@ -167,8 +169,12 @@ def test_an_artifact_without_its_runtime_is_passed_over(
     assert {row.runtime for row in bench(tmp_path, **QUICK)} == {"onnxruntime"}
     assert "openvino-fp32: not measured" in " ".join(capsys.readouterr().err.split())
     monkeypatch.setattr(OnnxRuntime, "probe", absent)
-    with pytest.raises(MissingOnHost, match="nothing can be measured here"):
+    with pytest.raises(MissingOnHost, match="nothing can be measured here") as caught:
         bench(tmp_path, **QUICK)
+    assert caught.value.hint == "pip install 'edgekd[onnxruntime,openvino]'"
+    with pytest.raises(MissingOnHost) as caught:
+        bench(tmp_path, runtime="openvino", **QUICK)
+    assert caught.value.hint == "pip install 'edgekd[openvino]'"
 
 
 def test_another_runtime_measures_what_it_can_read(tmp_path: Path) -> None:
@@ -205,6 +211,19 @@ def test_peak_memory_is_that_of_a_process_of_its_own(bundle: Path) -> None:
     assert 10 < row.peak_memory_mb < 2000
 
 
+def test_that_process_runs_nothing_of_the_working_folder(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    for name in ("json", "re", "numpy", "edgekd"):
+        (tmp_path / "work" / f"{name}.py").write_text("raise SystemExit('a stranger ran')\n")
+    monkeypatch.chdir(tmp_path / "work")
+    for safe in (memory.SAFE, {}):  # Python 3.10 does not know the variable
+        monkeypatch.setattr(memory, "SAFE", safe)
+        with open_session(bundle) as session:
+            assert memory.peak_memory_mb(session, RunOptions())[1] is None
+
+
 def test_the_table_ends_with_what_to_deploy(bundle: Path) -> None:
     rows = bench(bundle, **QUICK)
     lines = printed(rows, bundle).strip().splitlines()
@@ -217,12 +236,13 @@ class TestEnergy:
 
     @pytest.fixture
     def meter(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """A gauge that says 8 W and keeps what happens around its readings."""
+        """A gauge that says 5 W at rest and then 8 W; it keeps what happens around its readings."""
         log: list[str] = []
+        watts = itertools.cycle([5.0] * READINGS + [8.0] * READINGS)
 
         def read() -> float:
             log.append("reading")
-            return 8.0
+            return next(watts)
 
         gauge = Meter("test", read, is_counter=False, period_s=60.0)
         timing = run.measure
@@ -248,7 +268,7 @@ class TestEnergy:
         for row in rows:
             assert row.energy_status == "measured"
             assert row.load_w == pytest.approx(8.0)
-            assert row.idle_w == pytest.approx(8.0)
+            assert row.idle_w == pytest.approx(5.0)
             assert row.energy_images is not None
             assert row.energy_s is not None
             assert row.energy_images % row.batch == 0
@@ -256,7 +276,7 @@ class TestEnergy:
             assert row.energy_gross_mj == pytest.approx(gross)
         text = printed(rows, bundle)
         assert "mJ/image" in text
-        assert "onnx-fp32, batch 2: 8 W at work less 8 W at rest (test)" in text
+        assert "onnx-fp32, batch 2: 8 W at work less 5 W at rest (test)" in text
 
     def test_off_unless_asked_for(self, bundle: Path, meter: list[str]) -> None:
         (row,) = bench(bundle, artifacts=["onnx-fp32"], **QUICK)
@@ -289,11 +309,14 @@ class TestEnergy:
         )
 
 
+READINGS = 13  # of one stretch
+
+
 class Prompt(Sampler):
     """Takes its readings at once: no test waits for a thread."""
 
     def __enter__(self) -> Prompt:
-        for _ in range(8):
+        for _ in range(READINGS - 1):
             self.take()
         return self
 

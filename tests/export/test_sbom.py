@@ -108,7 +108,7 @@ def test_packages_with_versions_and_licences(document: dict) -> None:
     assert packages["edgekd"]["version"] == __version__
     assert packages["edgekd"]["licenses"] == [{"expression": "Apache-2.0"}]
     needed = {name for name, package in packages.items() if package["scope"] == "required"}
-    assert needed == {"onnxruntime", "openvino"}
+    assert needed == {"onnxruntime", "openvino", "edgekd", "numpy", "pillow"}
     assert packages["numpy"]["purl"] == f"pkg:pypi/numpy@{version_of('numpy')}"
 
 

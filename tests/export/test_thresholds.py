@@ -70,7 +70,21 @@ def test_where_all_say_the_same(value: float, aim: str) -> None:
     probabilities, positives = np.full(4, value), np.array([True, False, True, False])
     threshold = choose(probabilities, positives, OperatingSpec.model_validate({aim: 0.9}))
     found = rates(probabilities, positives, list("abcd"), threshold)
-    assert getattr(found, aim).value == 1.0
+    assert 0.0 <= threshold <= 1.0
+    # no threshold in [0, 1] leaves out an image of probability 1
+    assert getattr(found, aim).value == (0.0 if (value, aim) == (1.0, "specificity") else 1.0)
+
+
+def test_an_aim_that_no_threshold_reaches_is_said() -> None:
+    said: list[str] = []
+    logits = np.array([[0.0, 900.0]] * 4)  # probabilities of exactly 1
+    known = Predictions(list("abcd"), list("abcd"), np.array([0, 1, 0, 1]), logits)
+    task = Classification(classes=CLASSES)
+    points = operating_points(
+        task, known, {"melanoma": OperatingSpec(specificity=0.9)}, said.append
+    )
+    assert points["melanoma"].threshold == 1.0
+    assert any("no threshold reaches a specificity of 0.9" in line for line in said)
 
 
 def test_neighbouring_numbers_are_told_apart() -> None:

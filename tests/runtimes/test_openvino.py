@@ -105,3 +105,12 @@ print("silent")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "silent\n"
     assert done.stderr == ""
+
+
+def test_a_probe_that_fails_says_why_in_the_words_of_the_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    reason = OpenVino.probe().reason
+    assert "openvino" in reason
+    assert "MissingOnHost" not in reason

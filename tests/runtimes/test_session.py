@@ -14,7 +14,7 @@ from edgekd.errors import BundleError, MissingOnHost
 from edgekd.host import host_name
 from edgekd.image import to_input
 from edgekd.results import append_jsonl
-from edgekd.runtimes.base import Facts, RunOptions
+from edgekd.runtimes.base import Facts, Probe, RunOptions
 from edgekd.runtimes.fake import Fake
 from edgekd.runtimes.session import logits_of, open_session, resolve
 from tests.bench.measurements import measurement
@@ -89,6 +89,26 @@ def test_the_fastest_measured_here_is_the_default(bundle: Path) -> None:
         append_jsonl(bundle / "bench" / f"{host_name()}.jsonl", row)
     with open_session(bundle) as session:
         assert session.artifact.name == "onnx-int8"
+
+
+def test_a_measured_favourite_whose_runtime_is_gone_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgekd.runtimes.openvino import OpenVino
+
+    manifest = write_bundle(tmp_path, openvino=True)
+    for artifact, p50 in (("openvino-fp32", 1.0), ("onnx-int8", 2.0)):
+        append_jsonl(tmp_path / "bench" / f"{host_name()}.jsonl",
+                     measurement(manifest, artifact, p50))  # fmt: skip
+    with open_session(tmp_path) as session:
+        assert session.artifact.name == "openvino-fp32"
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(OpenVino, "probe", classmethod(lambda cls: Probe(False, reason="gone")))
+    with open_session(tmp_path) as session:
+        assert session.artifact.name == "onnx-int8"
+    said = " ".join(capsys.readouterr().err.split())
+    assert ("openvino-fp32 was measured here but is passed over: runtime 'openvino' is not here; "
+            "taking onnx-int8") in said  # fmt: skip
 
 
 def test_a_refused_artifact_must_be_named_and_is_warned_about(
