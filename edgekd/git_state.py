@@ -61,7 +61,8 @@ def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str] | None:
     try:
         return subprocess.run(
             ["git", "-c", "core.fsmonitor=false", *words],
-            cwd=folder, env={**env, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
+            cwd=folder,
+            env={**env, "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C"},
             stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
             timeout=SECONDS, check=False,
         )  # fmt: skip
