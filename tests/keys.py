@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgekd.signature import open_key, sign
+from tests.tiny_bundle import write_bundle
+
 
 def write_keys(
     folder: Path,
@@ -28,3 +31,20 @@ def write_keys(
     (folder / f"{public}.pem").write_bytes(
         key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
+
+
+def three_pairs(folder: Path) -> Path:
+    """key.pem, pub.pem; other.pem and other-pub.pem; locked.pem with the password `sesame`."""
+    write_keys(folder, "key", "pub")
+    write_keys(folder, "other", "other-pub")
+    write_keys(folder, "locked", "locked-pub", password=b"sesame")
+    return folder
+
+
+def signed_bundle(folder: Path, key: Path) -> Path:
+    """A small bundle with a measurement made after it was closed, signed."""
+    write_bundle(folder)
+    (folder / "bench").mkdir()
+    (folder / "bench" / "device.jsonl").write_text("")
+    sign(folder, open_key(key))
+    return folder

@@ -15,7 +15,7 @@ from edgekd.bundle import SIGNATURE, close_bundle, open_bundle, read_manifest
 from edgekd.errors import BundleError
 from edgekd.signature import check_signature, is_signed, open_key, sign
 from edgekd.verify import verify
-from tests.keys import write_keys
+from tests.keys import signed_bundle, three_pairs
 from tests.tiny_bundle import write_bundle
 
 
@@ -31,22 +31,12 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """key.pem, pub.pem; other.pem and other-pub.pem; locked.pem with the password `sesame`."""
-    folder = tmp_path_factory.mktemp("keys")
-    write_keys(folder, "key", "pub")
-    write_keys(folder, "other", "other-pub")
-    write_keys(folder, "locked", "locked-pub", password=b"sesame")
-    return folder
+    return three_pairs(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Path:
-    folder = tmp_path_factory.mktemp("made") / "bundle"
-    write_bundle(folder)
-    (folder / "bench").mkdir()
-    (folder / "bench" / "device.jsonl").write_text("")
-    sign(folder, open_key(keys / "key.pem"))
-    return folder
+    return signed_bundle(tmp_path_factory.mktemp("made") / "bundle", keys / "key.pem")
 
 
 @pytest.fixture

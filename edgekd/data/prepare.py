@@ -126,7 +126,7 @@ def _read_all(source: DataSource, indices: Indices, spec: DataSpec) -> Generator
             yield read_resized(source, index, spec.input)
         return
     waiting: deque[Future[Image]] = deque()
-    # `decode` switches warnings off and on again, which threads must not do to each other's
+    # what a source of somebody's own warns of, once per picture and from many threads
     with warnings.catch_warnings(), ThreadPoolExecutor(spec.workers) as pool:
         warnings.simplefilter("ignore")
         try:
