@@ -73,6 +73,7 @@ class Loss(nn.Module):
     taps: tuple[str, ...] = ()  # the feature maps it needs, of student and teachers
     tasks: ClassVar[frozenset[str]] = ALL_TASKS
     needs_teacher: ClassVar[bool] = True
+    needs_full_batches: ClassVar[bool] = False  # its adapters are made for one size of batch
     # warn if it outweighs the terms without a teacher by more than this in the first epoch
     most_of_task: float | None = None
 

@@ -73,7 +73,10 @@ class DKD(Loss):
 
     def setup(self, student: Outputs, teachers: Sequence[Outputs], facts: Facts) -> None:
         if student.logits.shape[1] == 2:
-            warn("dkd: with two classes NCKD is always 0, so this is alpha times plain KD")
+            warn(
+                "dkd: with two classes NCKD is always 0 (there are no other classes to compare), "
+                "so this is alpha times plain KD; use `kd`"
+            )
 
     def forward(
         self, student: Outputs, teachers: Sequence[Outputs], batch: Batch, clock: Clock

@@ -75,7 +75,10 @@ class SDD(Loss):
         for outputs in (student, *teachers):
             check_windows(outputs.taps["last"], self.windows, "sdd")
         if self.form == "dkd" and student.logits.shape[1] == 2:
-            warn("sdd: with two classes NCKD is always 0, so this is alpha times the form `kd`")
+            warn(
+                "sdd: with two classes NCKD is always 0 (there are no other classes to compare), "
+                "so this is alpha times `form: kd`; use that"
+            )
 
     def forward(
         self, student: Outputs, teachers: Sequence[Outputs], batch: Batch, clock: Clock

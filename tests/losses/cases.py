@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from edgekd.losses.base import Batch, Clock, Facts, Outputs
+from edgekd.losses.at import AT
+from edgekd.losses.base import Batch, Clock, Facts, Loss, Outputs
+from edgekd.losses.dml import DML
+from edgekd.losses.feature_mse import FeatureMSE
+from edgekd.losses.semckd import SemCKD
+from edgekd.losses.sp import SP
+from edgekd.losses.srrl import SRRL
+from edgekd.losses.vid import VID
 
 CLOCK = Clock(epoch=30, epochs=100, step=0, steps=100)
 FACTS = Facts("classification", ("a", "b", "c", "d", "e"), (10, 10, 10, 10, 10), 8)
+# KDML's and what it is compared with, for the rules that hold for every loss
+KDML_LOSSES: dict[str, Callable[[], Loss]] = {
+    "at": lambda: AT(taps=("s1", "s2", "s4")),
+    "sp": SP,
+    "srrl": SRRL,
+    "vid": lambda: VID(taps=("s1", "s4")),
+    "semckd": lambda: SemCKD(taps=("s1", "s4")),
+    "dml": DML,
+    "feature_mse": lambda: FeatureMSE(tap="s2"),  # of one width in all networks
+}
 
 
 def outputs(logits: Tensor, **taps: Tensor) -> Outputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from edgekd.losses.udd import UDD
 from tests.losses.cases import (
     CLOCK,
     FACTS,
+    KDML_LOSSES,
     batch,
     classified,
     linear_head,
@@ -38,32 +40,43 @@ LOSSES: dict[str, Callable[[], Loss]] = {
     "udd official": lambda: UDD(variant="official", row_order="fixed"),
     "common_features": lambda: CommonFeatures(hidden=8),
     "common_features low_pass": lambda: CommonFeatures(tap="s1", filter="low_pass", hidden=8),
+    **KDML_LOSSES,
 }
+FIVE = replace(FACTS, batch=len(TARGETS))
 # biases in front of a batch norm, which takes them out again: fitnet's, the student's filter's
 SHIFTS = ("regressors.0.0.bias", "regressors.1.0.bias", "filter.sharp.bias")
 every_loss = pytest.mark.parametrize("name", LOSSES)
+# not those whose adapters read places of a full batch
+every_loss_of_any_batch = pytest.mark.parametrize(
+    "name", [name for name, make in LOSSES.items() if not make().needs_full_batches]
+)
 
 
 def network(
-    seed: int, width: int, dtype: torch.dtype = torch.float64, head_scale: float = 1.0
+    seed: int,
+    width: int,
+    dtype: torch.dtype = torch.float64,
+    head_scale: float = 1.0,
+    classes: int = 5,
 ) -> Outputs:
     last = random_maps(seed, 5, width, dtype=dtype)
-    head = linear_head(seed, width, scale=head_scale).to(dtype)
+    head = linear_head(seed, width, classes, head_scale).to(dtype)
     shallow = random_maps(seed + 50, 5, width, 6, dtype)
-    return classified(last, head, s1=shallow, s4=last)
+    narrow = random_maps(seed + 80, 5, 6, 5, dtype)  # of one width in all networks
+    return classified(last, head, s1=shallow, s2=narrow, s4=last)
 
 
 def pair(
-    dtype: torch.dtype = torch.float64, head_scale: float = 1.0
+    dtype: torch.dtype = torch.float64, head_scale: float = 1.0, classes: int = 5
 ) -> tuple[Outputs, list[Outputs]]:
-    student = network(1, 6, dtype, head_scale)
-    return student, [network(2, 8, dtype, head_scale), network(3, 7, dtype, head_scale)]
+    made = [network(i, width, dtype, head_scale, classes) for i, width in ((1, 6), (2, 8), (3, 7))]
+    return made[0], made[1:]
 
 
 def built(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> Loss:
     torch.manual_seed(seed)
     loss = LOSSES[name]()
-    loss.setup(*pair(), FACTS)
+    loss.setup(*pair(), FIVE)
     return loss.to(dtype)
 
 
@@ -88,7 +101,7 @@ def learning(student: Outputs) -> tuple[Outputs, list[Tensor]]:
 ALL = [0, 1, 2, 3, 4]
 
 
-@every_loss
+@every_loss_of_any_batch
 def test_the_order_of_the_batch_does_not_matter(name: str) -> None:
     loss = built(name)
     value = term(loss, *pair(), ALL)
@@ -128,7 +141,7 @@ def test_huge_logits_are_finite_and_so_is_the_gradient(name: str) -> None:
     assert all(torch.isfinite(leaf.grad).all() for leaf in leaves if leaf.grad is not None)
 
 
-@every_loss
+@every_loss_of_any_batch
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("rows", [[0], [2, 1], [4, 0, 3]])
 def test_a_batch_of_one_and_a_last_batch_are_finite(
@@ -161,8 +174,20 @@ def test_its_saved_state_gives_the_same_value_to_the_bit(name: str) -> None:
 def test_one_expert_suffices(name: str) -> None:
     student, experts = pair()
     loss = LOSSES[name]()
-    loss.setup(student, experts[:1], FACTS)
+    loss.setup(student, experts[:1], FIVE)
     assert torch.isfinite(term(loss.double(), student, experts[:1], ALL))
+
+
+@every_loss
+def test_two_classes_suffice(name: str) -> None:
+    student, experts = pair(classes=2)
+    student, leaves = learning(student)
+    value = built(name)(student, experts, batch([1, 0, 1, 0, 0]), CLOCK)
+    value.backward()
+    assert value.item() > 1e-4
+    gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
+    assert any(gradient.any() for gradient in gradients)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
 def test_no_constant_weights_of_dkd_are_kd_but_one_weight_per_image_is() -> None:
@@ -182,3 +207,13 @@ def test_with_two_classes_dkd_is_plain_kd() -> None:
     student, teacher = random_logits(1, classes=2), random_logits(2, classes=2)
     tckd, _ = dkd_parts(student, teacher, torch.tensor([0, 1] * 4), 4.0)
     torch.testing.assert_close(16 * tckd.mean(), kd_kl(student, teacher, 4.0))
+
+
+@pytest.mark.parametrize(("name", "way_out"), [("dkd", "use `kd`"), ("sdd dkd", "`form: kd`; use")])
+def test_with_two_classes_the_user_is_told_what_to_use_instead_of_dkd(
+    name: str, way_out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    LOSSES[name]().setup(*pair(classes=2), FIVE)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "there are no other classes to compare" in said
+    assert way_out in said
