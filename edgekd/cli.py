@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from edgekd.commands import data, device, importing, linting, recipes, sweeping, workflow
+from edgekd.commands import analysis, data, device, importing, linting, recipes, sweeping, workflow
 from edgekd.errors import EdgekdError, MissingOnHost
 
 INTERRUPTED = 130
@@ -41,6 +41,7 @@ app.command()(workflow.distill)
 app.command()(workflow.export)
 app.command("import")(importing.import_model)
 app.command()(workflow.bench)
+app.command()(analysis.analyze)
 app.command()(workflow.report)
 app.command()(workflow.run)
 app.command()(sweeping.sweep)

@@ -163,7 +163,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     from edgekd.export.plan import plan
     from edgekd.export.thresholds import check_classes
     from edgekd.losses.base import Batch, Clock
-    from edgekd.models.build import build_network, model_seed
+    from edgekd.models.assemble import assemble, givers_first
     from edgekd.models.complexity import count
     from edgekd.models.network import OnnxTeacher
     from edgekd.train.hardware import check_compile, check_hardware, scoring_device
@@ -178,16 +178,17 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     check_classes(recipe.export.thresholds, data.task)
     outputs = data.task.outputs()
     used = {m for stage in recipe.stages.values() for m in (*stage.train, *stage.frozen)}
-    networks = {
-        model: build_network(
-            spec,
-            outputs=outputs,
-            seed=model_seed(recipe.seed, model),
+    networks: dict[str, Any] = {}
+    for model in givers_first(recipe, [name for name in recipe.models if name in used]):
+        teacher = networks.get(recipe.models[model].graft or "")
+        networks[model] = assemble(
+            recipe,
+            model,
+            data.task,
+            initial=True,
             new_head=learns_first(recipe, model),
+            teacher=teacher,
         )
-        for model, spec in recipe.models.items()
-        if model in used
-    }
     size = recipe.data.input.size
     rows = 4 if outputs != 4 else 5  # shapes (B,) and (C,) must not fit by chance
     batch = Batch(torch.rand(rows, 3, size, size), torch.arange(rows) % outputs)
@@ -200,7 +201,11 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
             distiller = make_distiller(recipe, name, present, data.task, counts)
             build_optimizer(stage.optimizer, distiller)  # its names fit
             distiller.train()
-            values = distiller(batch, Clock(1, stage.epochs, 0, 1))
+            tried = batch
+            if distiller.tied_to_batch():
+                pick = torch.arange(feed.batch) % rows
+                tried = Batch(batch.images[pick], batch.targets[pick])
+            values = distiller(tried, Clock(1, stage.epochs, 0, 1))
             for key, value in values.items():
                 if not torch.isfinite(value):
                     warn(f"stages.{name}: term '{key}' is {value.item()} on random images")
@@ -235,13 +240,12 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
             "params": cost.params,
             "macs": cost.macs,
         }
-    student = recipe.export.model  # built anew: hooks of the stages would break the exporter
-    fresh = build_network(recipe.models[student], outputs=outputs, initial=False)
-    _try_export(recipe, fresh, size)
+    for student in recipe.deployed():  # built anew: hooks of the stages would break the exporter
+        _try_export(student, assemble(recipe, student, data.task), size)
     return found
 
 
-def _try_export(recipe: Recipe, network: Any, size: int) -> None:
+def _try_export(student: str, network: Any, size: int) -> None:
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -257,8 +261,7 @@ def _try_export(recipe: Recipe, network: Any, size: int) -> None:
             raise
         except Exception as error:
             raise RecipeError(
-                f"export.model: '{recipe.export.model}' cannot be exported to ONNX: "
-                f"{str(error).splitlines()[0]}"
+                f"export: '{student}' cannot be exported to ONNX: {str(error).splitlines()[0]}"
             ) from error
 
 

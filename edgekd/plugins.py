@@ -23,7 +23,7 @@ from edgekd.errors import EdgekdError, MissingOnHost, RecipeError, did_you_mean
 
 PACKAGE = Path(__file__).parent
 NOT_PLUGINS = {
-    "tasks": {"base", "scores"},
+    "tasks": {"base", "fidelity", "scores"},
     "losses": {"base"},
     "runtimes": {"base", "session"},
     "data": {
@@ -143,6 +143,7 @@ def missing_package(package: str, needed_by: str) -> EdgekdError:
         "safetensors": "train",
         "lightning_fabric": "train",
         "fvcore": "train",
+        "h5py": "train",
         "openpyxl": "train",
         "onnx": "export",
         "nncf": "export",

@@ -1,7 +1,8 @@
 """The tables that the papers print, as data: `papers/<paper>.yaml`.
 
 Shares (accuracy and the like) are numbers from 0 to 1, as edgekd scores them; a paper's own marks
-and ours (`suspect`, `reason`) stay with the row.
+and ours (`suspect`, `reason`) stay with the row. A figure that cannot be had, because no legible
+copy of the table is at hand, is null: nothing may be claimed of it.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from edgekd.errors import RecipeError, did_you_mean
 from edgekd.recipe_base import Section
 
 FOLDER = Path(__file__).parent / "papers"
+UNAVAILABLE = "published value unavailable"
 
 
 class PublishedRow(Section):
     """One line of a printed table."""
 
     method: str
+    member: str | None = None  # where a method has a line for each of its models
     scenario: str | None = None
-    values: dict[str, float]  # score -> as printed
+    values: dict[str, float | None]  # score -> as printed
     expert: bool = False  # a teacher's own line
     suspect: str | None = None  # why the printed figures cannot be right
     reason: str | None = None  # why no variant of a recipe stands for it
@@ -47,6 +50,15 @@ class PublishedTable(Section):
     title: str
     dataset: str
     rows: list[PublishedRow]
+
+    def rows_of(self, method: str, scenario: str | None = None) -> list[PublishedRow]:
+        """A method's lines, one for each member that the table tells apart."""
+        return [row for row in self.rows if (row.method, row.scenario) == (method, scenario)]
+
+
+def printed(value: float | None) -> str:
+    """A published figure as text: `0.8906`."""
+    return UNAVAILABLE if value is None else f"{value:.4f}"
 
 
 @functools.cache

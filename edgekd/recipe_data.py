@@ -67,4 +67,5 @@ class StageData(Section):
     drop_last: bool = False
     fraction: Fraction | None = None  # only this part of the training images (whole groups)
     labelled: Fraction | None = None  # the label is hidden on the other training images
-    balance: bool = False  # draw all classes equally often
+    # true: draw all classes equally often; mean: once, bring every class to the mean class count
+    balance: Literal[False, True, "mean"] = False

@@ -21,6 +21,8 @@ from edgekd.errors import RecipeError, did_you_mean
 from edgekd.recipe import Recipe
 
 Tree = dict[str, Any]
+# mappings of named entries: null takes one out
+REMOVABLE = {"losses", "stages", "models", "ensembles", "params", "args"}
 FOR_SWEEPS = ("seeds", "baseline", "search", "variants")
 
 
@@ -148,8 +150,10 @@ def set_key(tree: Tree, key: str, value: Any, where: str) -> None:
             below = here[part] = {}
         if not isinstance(below, dict):
             raise RecipeError(f"{where}: {'.'.join(parents[: depth + 1])} has no keys below it")
+        # a copy: a YAML alias (`*name`) is the very mapping that stands elsewhere too
+        below = here[part] = dict(below)
         here = below
-    removable = parents and parents[-1] in {"losses", "stages", "models", "params", "args"}
+    removable = parents and parents[-1] in REMOVABLE
     if value is None and removable:
         if last not in here:
             raise RecipeError(

@@ -16,7 +16,7 @@ class Range(Section):
     low: float | None = None
     high: float | None = None
     log: bool = False  # even steps of the logarithm
-    step: float | None = Field(default=None, gt=0)  # a grid needs it, or `values`
+    step: float | None = Field(default=None, gt=0)  # grid, coordinate: needed, or `values`
     integer: bool = False
 
     @model_validator(mode="after")
@@ -45,19 +45,26 @@ class SearchSpec(Section):
     """Look for the best values of some keys, judged on validation images only."""
 
     space: dict[str, Range] = Field(min_length=1)  # recipe key -> values
-    method: Literal["tpe", "random", "grid"] = "tpe"
-    trials: Positive = 20  # tpe and random; a grid tries every combination
+    # coordinate: one key after the other in their order, the others at the best values so far
+    method: Literal["tpe", "random", "grid", "coordinate"] = "tpe"
+    trials: Positive = 20  # tpe and random; the others try what there is to try
     seed: int = 0  # of the sampler
     score: str | None = None  # default: the task's primary score
     model: str | None = None  # default: export.model
     settings: dict[str, Any] = {}  # recipe keys set for the trials only, e.g. fewer epochs
 
+    @property
+    def is_finite(self) -> bool:
+        """Is every key tried at a list of values?"""
+        return self.method in ("grid", "coordinate")
+
     @model_validator(mode="after")
-    def _grid_is_finite(self) -> SearchSpec:
+    def _is_finite_where_it_must_be(self) -> SearchSpec:
         both = sorted(set(self.space) & set(self.settings))
         if both:
             raise ValueError(f"{both[0]} is in `space` and in `settings`")
         for key, span in self.space.items():
-            if self.method == "grid" and span.values is None and span.step is None:
-                raise ValueError(f"space.{key}: a grid needs `values`, or a `step`")
+            if self.is_finite and span.values is None and span.step is None:
+                what = "a grid" if self.method == "grid" else "a coordinate search"
+                raise ValueError(f"space.{key}: {what} needs `values`, or a `step`")
         return self

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from edgekd.errors import DataError
 
@@ -80,6 +80,57 @@ class Predictions:
                 )
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise DataError(f"{path}: not a predictions file of edgekd: {error}") from None
+
+
+LayerKind = Literal["convolution", "normalisation", "activation", "linear"]
+
+
+class CkaMap(Record):
+    """How alike the layers of two models represent the same images (train/cka.py).
+
+    `matrix[i][j]` is the CKA of layer i of `first` and layer j of `second`, both in order of
+    execution: at most 1, and as an unbiased estimate it can fall a little below 0. It is None for a
+    layer that says the same of every image.
+    """
+
+    schema_version: Literal[1] = 1
+    first: str
+    second: str
+    layers_first: list[str]
+    layers_second: list[str]
+    kinds_first: list[LayerKind]
+    kinds_second: list[LayerKind]
+    matrix: list[list[float | None]]
+    images: int  # that were compared
+    asked: int  # at most so many were to be
+    batch: int
+    part: str
+    sha256_first: str  # of the weights
+    sha256_second: str
+    data: str | None  # the key of the data that the run was scored on
+
+    @model_validator(mode="after")
+    def _has_a_figure_for_each_pair(self) -> CkaMap:
+        rows, columns = len(self.layers_first), len(self.layers_second)
+        shapes = [len(self.kinds_first), len(self.matrix), *map(len, self.matrix)]
+        if shapes != [rows, rows, *[columns] * rows] or len(self.kinds_second) != columns:
+            raise ValueError(f"expected a matrix of {rows} x {columns} layers")
+        return self
+
+    @property
+    def deepest_features(self) -> tuple[int, int] | None:
+        """The last layers before any classifier: an index into each model's layers."""
+        depths = [
+            [index for index, kind in enumerate(kinds) if kind != "linear"]
+            for kinds in (self.kinds_first, self.kinds_second)
+        ]
+        return (depths[0][-1], depths[1][-1]) if all(depths) else None
+
+    def nearest(self, layer: int) -> int | None:
+        """Which layer of `second` is most like this one of `first`."""
+        known = [(value, index) for index, value in enumerate(self.matrix[layer])
+                 if value is not None]  # fmt: skip
+        return max(known)[1] if known else None
 
 
 class Latency(Record):

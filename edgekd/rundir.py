@@ -9,7 +9,9 @@ runs/<name>/
   models/                <model>.safetensors: the weights after the last stage
   predictions/           <model>.test.npz, <artifact>.test.npz
   scores.json            per model and part
+  analysis/              cka.<first>.<second>.json: how alike the layers of two models are
   bundle/                the student: the only thing that goes to a device
+  also/<model>/          bundles of the recipe's `export.also`
   reference/             the teacher in the same form, to compare with
   report/                index.html, report.md, report.csv, report.json
 """
@@ -76,6 +78,20 @@ class RunDir:
         return self.root / "reference"
 
     @property
+    def others(self) -> Path:
+        """Holds the bundles of `export.also`, each by its model's name."""
+        return self.root / "also"
+
+    def bundle_of(self, model: str) -> Path:
+        """The bundle of one of `export.also`."""
+        return self.others / model
+
+    def said_by(self, bundle: Path, model: str, artifact: str) -> Path:
+        """What an artifact says about the test images: several bundles have an `onnx-fp32`."""
+        is_main = bundle.resolve() == self.bundle.resolve()
+        return self.predictions(artifact if is_main else f"{model}.{artifact}", "test")
+
+    @property
     def report(self) -> Path:
         return self.root / "report"
 
@@ -85,9 +101,24 @@ class RunDir:
     def weights(self, model: str) -> Path:
         return self.root / "models" / f"{model}.safetensors"
 
+    @property
+    def analysis(self) -> Path:
+        return self.root / "analysis"
+
+    def cka(self, first: str, second: str) -> Path:
+        """results.CkaMap of two models."""
+        return self.analysis / f"cka.{first}.{second}.json"
+
     def predictions(self, name: str, part: str) -> Path:
         """`name` is a model's or an artifact's name; `part` is train, val or test."""
         return self.root / "predictions" / f"{name}.{part}.npz"
+
+
+def run_around(bundle: Path) -> RunDir:
+    """The run that a bundle would lie in; whether there is one, its files say."""
+    parent = bundle.resolve().parent
+    run = RunDir(parent.parent)
+    return run if parent == run.others and run.recipe.is_file() else RunDir(parent)
 
 
 @contextlib.contextmanager

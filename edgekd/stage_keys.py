@@ -59,7 +59,17 @@ def scored_key(recipe: Recipe, data_key: str, keys: dict[str, str]) -> str:
     """What a finished run's weights, predictions and scores belong to."""
     models = {name: spec.model_dump(mode="json") for name, spec in recipe.models.items()}
     subset = recipe.subset_of(recipe.export.model)  # all are tested where the exported model is
-    return digest([keys, models, data_key, *([] if subset is None else [subset])])
+    more = {
+        "ensembles": recipe.ensembles,
+        "teacher": recipe.export.reference,  # agreement with it is one of the scores
+    }
+    return digest(
+        [
+            *[keys, models, data_key],
+            *([] if subset is None else [subset]),
+            *([more] if any(more.values()) else []),
+        ]
+    )
 
 
 def model_key(spec: ModelSpec) -> dict[str, Any]:

@@ -20,7 +20,7 @@ TORCH_FOLDERS = ("train", "losses", "models")  # torch may stand at the top of t
 HEAVY = {
     "torch", "torchvision", "timm", "lightning_fabric", "fvcore", "safetensors", "nncf",
     "onnx", "onnxscript", "onnxruntime", "openvino", "sklearn", "scipy", "matplotlib", "pandas",
-    "jinja2", "optuna", "pydicom", "sqlalchemy", "tensorrt", "cuda",
+    "h5py", "jinja2", "optuna", "pydicom", "sqlalchemy", "tensorrt", "cuda",
 }  # fmt: skip
 START_UP = HEAVY | {"numpy", "PIL", "pydantic", "yaml"}
 

@@ -30,6 +30,8 @@ GUIDES = {
     "own-data": 8,
     "own-loss": 5,
     "dicom": 5,
+    "analysis": 6,
+    "peers": 5,
 }  # commands in each
 
 

@@ -199,7 +199,7 @@ def _search(
         return show_list(
             listing(known, folder),
             known,
-            source.wanted - len(known),
+            max(0, source.wanted - len(known)),
             folder,
             settings.jobs,
             json=settings.json,

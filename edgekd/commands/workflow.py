@@ -132,26 +132,40 @@ def bench(
         raise EdgekdError(f"--energy: {energy:g} seconds is too little to tell work from rest, "
                           f"expected {LEAST_S:g} or more, or 0 for none",
                           hint="--energy 10")  # fmt: skip
-    rows = bench_target(
-        target,
-        artifacts=artifact.split(",") if artifact else None,
-        runtime=runtime,
-        device=device,
-        batches=numbers(batch, "--batch"),
-        threads=threads or 0,
-        warmup=warmup,
-        repeats=repeats,
-        seconds=seconds,
-        data=data,
-        out=out,
-        energy=energy,
-    )
-    if json:
-        print_json([row.model_dump(mode="json") for row in rows])
-    else:
-        from edgekd.bench.table import table
+    every = []
+    for one in [target, *_other_bundles(target)]:
+        rows = bench_target(
+            one,
+            artifacts=artifact.split(",") if artifact else None,
+            runtime=runtime,
+            device=device,
+            batches=numbers(batch, "--batch"),
+            threads=threads or 0,
+            warmup=warmup,
+            repeats=repeats,
+            seconds=seconds,
+            data=data,
+            out=out,
+            energy=energy,
+        )
+        every += rows
+        if not json:
+            from edgekd.bench.table import table
 
-        print_table(table(rows, target))
+            print_table(table(rows, one))
+    if json:
+        print_json([row.model_dump(mode="json") for row in every])
+
+
+def _other_bundles(target: Path) -> list[Path]:
+    """The bundles besides a run's main one: single models beside their ensemble, say."""
+    from edgekd.bundle import is_bundle
+    from edgekd.rundir import RunDir
+
+    run = RunDir(target)
+    if is_bundle(target) or not run.recipe.is_file() or not run.others.is_dir():
+        return []
+    return sorted(filter(is_bundle, run.others.iterdir()))
 
 
 def report(
@@ -187,7 +201,8 @@ def run(
     except GateFailed as error:
         failed = error  # what passed is still measured and reported
     wanted = loaded.bench
-    for bundle in (folder.bundle, folder.reference):
+    others = [folder.bundle_of(name) for name in loaded.export.also]
+    for bundle in (folder.bundle, *others, folder.reference):
         if not bundle.is_dir():
             continue
         if not fresh and is_measured(
@@ -221,7 +236,12 @@ def _distill(recipe: Recipe, run: RunDir, fresh: bool, name: str) -> Any:
     except ModuleNotFoundError as error:
         raise missing_package((error.name or "").split(".")[0], "edgekd distill") from None
     git = git_state(catalog.resolve(name))
-    return distill_recipe(recipe, run, fresh=fresh, before=preflight, git=git)
+    done = distill_recipe(recipe, run, fresh=fresh, before=preflight, git=git)
+    if recipe.analysis is not None:
+        from edgekd.train.analysis import analyze
+
+        analyze(run, recipe)
+    return done
 
 
 def _report(targets: list[Path], out: Path | None, json: bool) -> None:

@@ -56,6 +56,7 @@ class CheckReport:
     modes: dict[str, int]  # as stored in the files: RGB, L, P, ...
     broken: list[str]  # one message per unreadable image, naming its file
     duplicates: list[list[str]]  # ids of images that are equal, byte for byte or pixel for pixel
+    blank: list[str]  # ids of images that are one colour all over
     near: list[Pair]
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -103,6 +104,9 @@ def check(source: DataSource, split: Split, *, near: bool = True) -> CheckReport
             f"{len(pairs)} pairs of nearly equal images reach across parts; the first: "
             f"{first.first} ({first.first_part}), {first.second} ({first.second_part})"
         )
+    blank = [ids[index] for index in seen.blank]
+    if blank:
+        notes.append(f"{len(blank)} images are blank (one colour all over); the first: {blank[0]}")
     unused = int((parts == "").sum())
     if unused:
         notes.append(f"{unused} images are in no part")
@@ -127,6 +131,7 @@ def check(source: DataSource, split: Split, *, near: bool = True) -> CheckReport
         modes=dict(Counter(seen.modes).most_common()),
         broken=seen.broken,
         duplicates=[[ids[i] for i in same] for same in duplicates],
+        blank=blank,
         near=pairs,
         problems=problems,
         notes=notes,
@@ -144,6 +149,7 @@ class _Seen:
     sizes: Counter[str]
     modes: Counter[str]
     broken: list[str]
+    blank: list[int]
 
 
 def _read_all(source: DataSource) -> _Seen:
@@ -155,6 +161,7 @@ def _read_all(source: DataSource) -> _Seen:
     sizes: Counter[str] = Counter()
     modes: Counter[str] = Counter()
     broken: list[str] = []
+    blank: list[int] = []
     with progress() as bar:
         task = bar.add_task("reading images", total=len(source), note="")
         for index in range(len(source)):
@@ -168,13 +175,16 @@ def _read_all(source: DataSource) -> _Seen:
             sizes[f"{image.shape[1]}x{image.shape[0]}"] += 1
             modes[_mode(files[index]) if files else "RGB"] += 1
             grey = Image.fromarray(image).convert("L")
+            darkest, brightest = grey.getextrema()
+            if darkest == brightest:
+                blank.append(index)
             hashes[len(readable)] = _difference_hash(grey)
             small = np.asarray(grey.resize((THUMB, THUMB), Image.Resampling.BOX), dtype=np.float32)
             thumbs[len(readable)] = (small - small.mean()).reshape(-1)
             readable.append(index)
             bar.update(task, advance=1)
     count = len(readable)
-    return _Seen(digests, readable, hashes[:count], thumbs[:count], sizes, modes, broken)
+    return _Seen(digests, readable, hashes[:count], thumbs[:count], sizes, modes, broken, blank)
 
 
 def _digest(image: npt.NDArray[np.uint8], file: Path | None) -> str:

@@ -31,7 +31,7 @@ from edgekd.export.thresholds import measured
 from edgekd.export.verdicts import accept, accepted, add
 from edgekd.recipe import ExportSpec, GateSpec, Recipe
 from edgekd.results import Predictions
-from edgekd.rundir import RunDir, only_one, only_one_on, replace_folder, sha256
+from edgekd.rundir import RunDir, only_one, only_one_on, replace_folder, run_around, sha256
 from edgekd.tasks.base import Task
 
 
@@ -45,7 +45,7 @@ def extend(folder: Path, *, make: Sequence[str] | None, reason: str | None, say:
     Raises BundleError for a damaged bundle, a task that is not edgekd's own, or where an int8
     model is asked for and the training images to calibrate on are not at hand.
     """
-    parent = RunDir(folder.resolve().parent)
+    parent = run_around(folder)
     with contextlib.ExitStack() as held:
         if parent.recipe.is_file():
             held.enter_context(only_one(parent.root))
@@ -91,7 +91,7 @@ def _extend(
         given = _given(materials, problem, is_imported, task, recipe, say)
         for artifact, predictions in make_each(manifest.model.name, steps, draft, given, evidence):
             if predictions is not None and is_run:
-                predictions.save(parent.predictions(artifact.name, "test"))
+                predictions.save(parent.said_by(folder, manifest.model.name, artifact.name))
             manifest = add(manifest, artifact, reason, say)
             manifest = measured(manifest, artifact.name, predictions, task)
         return finish(draft, accepted(manifest, reason))

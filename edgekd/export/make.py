@@ -52,6 +52,7 @@ def export(
 ) -> Manifest:
     """Make the bundle of a run, or more artifacts in a bundle; returns the student's manifest.
 
+    The models of the recipe's `export.also` get a bundle each, in `also/<model>/`.
     `make` names the artifacts (default: the recipe's `export.make`); what they need is made too.
     What is already there and up to date stays. Artifacts that a gate did not pass remain in the
     bundle, marked; then GateFailed is raised, after everything else is done and stored.
@@ -62,26 +63,31 @@ def export(
     """
     check_reason(accept_inconclusive)
     run = RunDir(target)
-    folders = [target] if is_bundle(target) else [run.bundle, run.reference]
+    folders = [target] if is_bundle(target) else [run.bundle, run.reference, *_others(run)]
     if key is not None:
         for folder in folders:
             check_outside(key, folder)
     with saying_if_removed(folders if key is None else (), progress):
-        manifest = _made(run, make, accept_inconclusive, progress)
+        made = _made(run, make, accept_inconclusive, progress)
+        folders = [*folders, *(f for f in _others(run) if f not in folders)]
     if key is not None:
         for folder in filter(is_bundle, folders):
             sign(folder, key)
             progress(f"{folder}: signed")
-    raise_if_failed(manifest)
-    return manifest
+    raise_if_failed(*made)
+    return made[0]
 
 
-def _made(run: RunDir, make: Sequence[str] | None, reason: str | None, say: Say) -> Manifest:
+def _others(run: RunDir) -> list[Path]:
+    return sorted(filter(is_bundle, run.others.iterdir())) if run.others.is_dir() else []
+
+
+def _made(run: RunDir, make: Sequence[str] | None, reason: str | None, say: Say) -> list[Manifest]:
     # an imported bundle may lie where a run's would, without a run around it
     if is_bundle(run.root) or (is_bundle(run.bundle) and not run.recipe.is_file()):
         from edgekd.export.extend import extend
 
-        return extend(bundle_of(run.root), make=make, reason=reason, say=say)
+        return [extend(bundle_of(run.root), make=make, reason=reason, say=say)]
     return _export_run(run, make, reason, say)
 
 
@@ -90,7 +96,9 @@ def bundle_of(target: Path) -> Path:
     return target if is_bundle(target) else RunDir(target).bundle
 
 
-def _export_run(run: RunDir, make: Sequence[str] | None, reason: str | None, say: Say) -> Manifest:
+def _export_run(
+    run: RunDir, make: Sequence[str] | None, reason: str | None, say: Say
+) -> list[Manifest]:
     if not run.recipe.is_file():
         raise CheckpointError(f"{run.root} is neither a run nor a bundle",
                               hint="edgekd distill RECIPE")  # fmt: skip
@@ -98,8 +106,13 @@ def _export_run(run: RunDir, make: Sequence[str] | None, reason: str | None, say
     steps = leave_to_device(plan(recipe.export.make), say) if make is None else plan(make)
     materials = Materials(run, recipe, say)
     with only_one(run.root):
-        student = _Job(recipe.export.model, "student", run.bundle, steps)
-        manifest = _make_bundle(student, materials, reason)
+        made = [
+            _make_bundle(_Job(model, "student", folder, steps), materials, reason)
+            for model, folder in [
+                (recipe.export.model, run.bundle),
+                *((name, run.bundle_of(name)) for name in recipe.export.also),
+            ]
+        ]
         teacher = recipe.export.reference
         if teacher and recipe.models[teacher].arch.startswith("onnx:"):
             say(f"{teacher}: an ONNX file already, no reference bundle")
@@ -107,7 +120,7 @@ def _export_run(run: RunDir, make: Sequence[str] | None, reason: str | None, say
             lowered = {f"{step.target}-{EXACT}" for step in steps}
             job = _Job(teacher, "teacher", run.reference, plan(sorted(lowered)))
             _make_bundle(job, materials, None)
-    return manifest
+    return made
 
 
 @dataclass(frozen=True)
@@ -142,7 +155,7 @@ def _make_bundle(job: _Job, materials: Materials, reason: str | None) -> Manifes
         made = make_each(job.model, job.steps, folder, materials.given(), evidence)
         for artifact, predictions in made:
             if predictions is not None:
-                predictions.save(run.predictions(artifact.name, "test"))
+                predictions.save(run.said_by(job.folder, job.model, artifact.name))
             if job.role == "teacher":
                 artifact = _borrow_scores(artifact, job, materials, evidence)
             manifest = add(manifest, artifact, reason, say)
@@ -158,19 +171,19 @@ def _start(
 ) -> Manifest:
     """The first ONNX file and the golden pictures: all that needs torch."""
     from edgekd.export.onnx_from_torch import OPSET, logits_of_torch, to_onnx
-    from edgekd.models.build import build_network
+    from edgekd.models.assemble import arch_of, assemble
     from edgekd.models.complexity import count
     from edgekd.models.weights import load_weights
 
     recipe, run = materials.recipe, materials.run
-    spec, task = recipe.models[job.model], materials.task()
+    task = materials.task()
     points = {}
     wanted = recipe.export.thresholds
     if wanted and job.role == "student":
         check_classes(wanted, task)
         validation = materials.predictions(job.model, "val")
         points = operating_points(task, validation, wanted, materials.say)
-    network = build_network(spec, outputs=task.outputs(), initial=False)
+    network = assemble(recipe, job.model, task)
     load_weights(network, run.weights(job.model))
     materials.say(f"{job.model}: writing ONNX, opset {OPSET}")
     to_onnx(network, folder / onnx_file(EXACT), size=recipe.data.input.size)
@@ -181,7 +194,7 @@ def _start(
     return Manifest(
         name=recipe.name, task=recipe.task.name, primary=task.primary, classes=list(task.classes),
         input=recipe.data.input, opset=OPSET, thresholds=points,
-        model=ModelFacts(name=job.model, arch=spec.arch, params=complexity.params,
+        model=ModelFacts(name=job.model, arch=arch_of(recipe, job.model), params=complexity.params,
                          macs=complexity.macs, role="teacher" if job.role == "teacher"
                          else "student"),
         recipe=recipe.model_dump(mode="json", by_alias=True), recipe_sha256=sha256(run.recipe),
@@ -249,7 +262,8 @@ def _key(job: _Job, materials: Materials, weights_sha256: str) -> str:
     return recipe_load.digest([
         __version__, SCHEMA_VERSION, weights_sha256, recipe.name,
         *(part.model_dump(mode="json", by_alias=True)
-          for part in (recipe.export, recipe.task, recipe.data, recipe.models[job.model])),
+          for part in (recipe.export, recipe.task, recipe.data,
+                       *(recipe.models[member] for member in recipe.members(job.model)))),
         materials.source.fingerprint(),
     ])  # fmt: skip
 

@@ -170,6 +170,5 @@ def _package_ref(name: str) -> str:
 
 
 def _without_folders(arch: str) -> str:
-    """`file:/home/me/net.py:make` without the folders; `timm:resnet18` as it is."""
-    kind, _, rest = arch.partition(":")
-    return f"{kind}:{PurePath(rest).name}" if kind in ("file", "onnx") else arch
+    """Paths of this machine mean nothing elsewhere; an ensemble names several."""
+    return re.sub(r"\b(file|onnx):([^, ]+)", lambda m: f"{m[1]}:{PurePath(m[2]).name}", arch)

@@ -81,15 +81,20 @@ def _accepted(artifact: Artifact, reason: str | None) -> Artifact:
     return artifact.model_copy(update={"gate": accepted})
 
 
-def raise_if_failed(manifest: Manifest) -> None:
-    """GateFailed that lists what may not ship, and why."""
-    failed = [a for a in manifest.artifacts.values() if a.gate and not a.gate.may_ship]
-    if not failed:
-        return
-    lines = [f"  {a.name}: {a.gate.verdict}, {why(a.gate)}" for a in failed if a.gate]
-    count = f"{len(failed)} of {len(manifest.artifacts)} artifacts"
-    raise GateFailed(f"{count} did not pass the gate:\n" + "\n".join(lines),
-                     hint=next_step(manifest, failed))  # fmt: skip
+def raise_if_failed(*manifests: Manifest) -> None:
+    """GateFailed that lists what may not ship, and why, over all bundles of a run."""
+    lines: list[str] = []
+    hints: list[str] = []
+    for manifest in manifests:
+        failed = [a for a in manifest.artifacts.values() if a.gate and not a.gate.may_ship]
+        named = f"{manifest.model.name} " if len(manifests) > 1 else ""
+        lines += [f"  {named}{a.name}: {a.gate.verdict}, {why(a.gate)}" for a in failed if a.gate]
+        if failed:
+            hints.append(next_step(manifest, failed))
+    if lines:
+        count = f"{len(lines)} of {sum(len(m.artifacts) for m in manifests)} artifacts"
+        raise GateFailed(f"{count} did not pass the gate:\n" + "\n".join(lines),
+                         hint="; ".join(dict.fromkeys(hints)))  # fmt: skip
 
 
 def next_step(manifest: Manifest, failed: Sequence[Artifact]) -> str:

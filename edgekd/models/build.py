@@ -11,33 +11,60 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgekd.errors import MissingOnHost, RecipeError, did_you_mean
+from edgekd.errors import CheckpointError, MissingOnHost, RecipeError, did_you_mean
+from edgekd.models.neck import add_neck, graft
 from edgekd.models.network import IMAGENET_MEAN, IMAGENET_STD, Network, OnnxTeacher
-from edgekd.models.weights import is_head, load_weights
+from edgekd.models.weights import is_head, load_weights, read_weights
 from edgekd.plugins import import_file
 from edgekd.recipe import ModelSpec
 
 
 def build_network(
-    spec: ModelSpec, *, outputs: int, seed: int = 0, initial: bool = True, new_head: bool = True
+    spec: ModelSpec,
+    *,
+    outputs: int,
+    seed: int = 0,
+    initial: bool = True,
+    new_head: bool = True,
+    head: nn.Linear | None = None,
 ) -> Network:
     """Build the network of a recipe's model entry.
 
     `seed` initialises it unless the entry has its own. With `initial=False` no pretrained weights
     are fetched, because a checkpoint is about to replace them. With `new_head` the classifier of a
     checkpoint may have another width: ours starts fresh. A model that nobody trains needs its own.
+    A checkpoint of the plain network serves for one with a neck, which starts fresh too. `head` is
+    what an entry with `graft` takes for its classifier.
     Raises RecipeError for unknown names or arguments, CheckpointError for weights that do not
     fit, MissingOnHost when weights cannot be downloaded.
     """
     kind, _, name = spec.arch.partition(":")
+    file = Path(spec.pretrained) if initial and isinstance(spec.pretrained, str) else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed if spec.seed is not None else seed)
         builder = {"timm": _timm, "torchvision": _torchvision, "file": _file, "onnx": _onnx}[kind]
         net, mean, std = builder(name, spec, outputs, initial and spec.pretrained is True)
-    network = Network(net, mean=spec.mean or mean, std=spec.std or std, taps=spec.taps)
-    if initial and isinstance(spec.pretrained, str):
-        load_weights(network, Path(spec.pretrained), new_head=new_head)
+        network = Network(net, mean=spec.mean or mean, std=spec.std or std, taps=spec.taps)
+        if file is not None and (spec.neck or head) and not is_necked(file):
+            if not new_head:
+                raise CheckpointError(
+                    f"{file} holds the plain network, without the neck that this model has",
+                    hint="train this model in a stage, which starts from the file",
+                )
+            load_weights(network, file, new_head=True)
+            file = None
+        if spec.neck is not None:
+            network.net = add_neck(net, spec.neck, outputs=outputs, arch=spec.arch)
+        elif head is not None:
+            network.net = graft(net, head, arch=spec.arch)
+    if file is not None:
+        load_weights(network, file, new_head=new_head)
     return network
+
+
+def is_necked(path: Path) -> bool:
+    """Was a weights file saved from a network with a neck or a graft?"""
+    return any(".neck." in f".{key}" for key in read_weights(path))
 
 
 def model_seed(seed: int, name: str) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -41,6 +42,24 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [0, 1] to logits (B, C)."""
         return self.net((images - self.mean) / self.std)
+
+
+@contextlib.contextmanager
+def still(network: nn.Module) -> Iterator[None]:
+    """Let BatchNorm go by its batch, as in training, without remembering it."""
+    layers = [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+    ]
+    for layer in layers:
+        # in evaluation mode a layer without statistics of its own would go by the batch too
+        layer.track_running_stats = not layer.training
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
 
 
 class OnnxTeacher(nn.Module):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import RecipeError, did_you_mean
+from edgekd.models.neck import NeckedNet
 from edgekd.models.network import Network
 
 NAMES = ("stem", "s1", "s2", "s3", "s4", "last", "pooled")
@@ -34,7 +35,11 @@ def locate(network: Network) -> dict[str, Place]:
     """Find the taps of a network; the recipe's own `taps:` win. `pooled` follows from `last`."""
     net: Any = network.net
     found: dict[str, Place] = {}
-    if hasattr(net, "feature_info"):
+    if isinstance(net, NeckedNet):
+        inside = _from_timm(net.body) if hasattr(net.body, "feature_info") else {}
+        found = {name: Place(f"body.{at.path}", at.is_input) for name, at in inside.items()}
+        found["last"] = Place("neck")
+    elif hasattr(net, "feature_info"):
         found = _from_timm(net)
     elif hasattr(net, "layer1") and hasattr(net, "maxpool"):  # torchvision ResNet family
         stages = {f"s{i}": Place(f"layer{i}") for i in range(1, 5)}

@@ -7,7 +7,9 @@ import io
 from collections.abc import Iterator
 
 from edgekd.report.records import ReportData, Row, Timing
+from edgekd.report.similarity import deepest, nearest
 from edgekd.report.words import NOT_MEASURED
+from edgekd.results import CkaMap
 
 HEADER = ["run", "model", "artifact", "host", "setting", "batch", "metric", "value", "low", "high",
           "unit", "status"]  # fmt: skip
@@ -27,6 +29,10 @@ def csv_text(runs: list[ReportData]) -> str:
             for metric, found in model.scores.items():
                 line = (metric, found.value, found.low, found.high, "score")
                 writer.writerow(_cells(data.name, name, artifact, "", "", "", line))
+        for pair in data.similarities:
+            for line in _similarity(pair):
+                setting = f"with {pair.first}"
+                writer.writerow(_cells(data.name, pair.second, "", "", setting, "", line))
         for host in data.hosts:
             seen = set()
             for row in host.rows:
@@ -44,6 +50,11 @@ def csv_text(runs: list[ReportData]) -> str:
                 for line in _timing(one):
                     writer.writerow(_cells(*place, one.setting, str(one.batch), line))
     return buffer.getvalue()
+
+
+def _similarity(one: CkaMap) -> Iterator[Line]:
+    for name, found in (("deepest_features", deepest(one)), ("nearest", nearest(one))):
+        yield f"cka_{name}", found.cka if found else None, None, None, "ratio"
 
 
 def _facts(row: Row) -> Iterator[Line]:

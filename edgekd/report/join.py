@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import edgekd
 from edgekd.recipe import Recipe
 from edgekd.recipe_load import digest
-from edgekd.report import evidence, gates, sources, training
-from edgekd.report.records import PYTORCH, ModelScores, ReportData
+from edgekd.report import evidence, gates, paper, similarity, sources, training
+from edgekd.report.records import PYTORCH, GateView, ModelScores, ReportData
 from edgekd.report.rows import host_tables, to_look_at
 from edgekd.report.sources import Sources
 from edgekd.results import Scores
+from edgekd.tasks.base import Task
+from edgekd.tasks.fidelity import FIDELITY
 
 
 def join(run: Path) -> ReportData:
@@ -32,6 +35,9 @@ def join(run: Path) -> ReportData:
     hosts, notes = host_tables(found, primary)
     known = found.environment or (manifest.provenance if manifest else {})
     notes += [str(text) for text in known.get("caveats") or ()]
+    maps, missing, left_out = similarity.read(found.run, recipe)
+    beside, unknown = paper.rows(recipe, found.scores)
+    notes += [*left_out, *unknown]
     stages = training.stages(found, primary)
     if task is None:
         notes.append(f"the task '{name}' is not one of edgekd's own: per-class figures, "
@@ -44,12 +50,12 @@ def join(run: Path) -> ReportData:
         primary=primary,
         primary_label=label,
         higher_is_better=metric.direction == "higher" if metric else True,
-        score_labels={key: m.label or key for key, m in task.metrics().items()} if task else {},
+        score_labels=_score_labels(task, recipe),
         classes=classes,
         seed=recipe.seed if recipe else None,
         hosts=hosts,
         scores=_all_scores(found),
-        gates=gates.views(manifest, label),
+        gates=_gates(found, label),
         subjects=evidence.subjects(found, task, to_look_at(hosts, manifest)) if task else [],
         stages=stages,
         data=training.data_card(found, classes),
@@ -57,7 +63,17 @@ def join(run: Path) -> ReportData:
         recipe_yaml=found.recipe_yaml,
         siblings=_siblings(recipe),
         notes=notes,
+        similarities=maps,
+        similarities_missing=missing,
+        beside=beside,
     )
+
+
+def _score_labels(task: Task | None, recipe: Recipe | None) -> dict[str, str]:
+    labels = {key: m.label or key for key, m in task.metrics().items()} if task else {}
+    if recipe is not None and recipe.export.reference:
+        labels[FIDELITY] = f"agreement with {recipe.export.reference}"
+    return labels
 
 
 def _name(found: Sources) -> str:
@@ -90,12 +106,23 @@ def _siblings(recipe: Recipe | None) -> str:
     return digest(tree)
 
 
+def _gates(found: Sources, label: str) -> list[GateView]:
+    """The student's; those of other bundles name their model too."""
+    views = gates.views(found.student, label)
+    for other in found.others:
+        name = other.manifest.model.name
+        named = gates.views(other.manifest, label)
+        views += [replace(view, artifact=f"{name} {view.artifact}") for view in named]
+    return views
+
+
 def _all_scores(found: Sources) -> list[ModelScores]:
     """All test scores: the trained models', then the exported student's."""
     every: list[tuple[str, Scores | None]] = [
         (f"{model} {PYTORCH}", parts.get("test")) for model, parts in found.scores.items()
     ]
-    for manifest in (found.reference, found.student):
+    others = [other.manifest for other in found.others]
+    for manifest in (found.reference, found.student, *others):
         for artifact in manifest.artifacts.values() if manifest else ():
             assert manifest is not None
             every.append((f"{manifest.model.name} {artifact.name}", artifact.scores))
@@ -107,7 +134,10 @@ def _provenance(found: Sources) -> dict[str, dict[str, str]]:
     groups: dict[str, dict[str, str]] = {"Report": {"edgekd": edgekd.__version__}}
     if found.environment:
         groups["Run"] = _flat(found.environment)
-    for title, manifest in (("Student bundle", found.student), ("Teacher bundle", found.reference)):
+    bundles = [("Student bundle", found.student), ("Teacher bundle", found.reference)]
+    for other in found.others:
+        bundles.append((f"Bundle of {other.manifest.model.name}", other.manifest))
+    for title, manifest in bundles:
         if manifest is None:
             continue
         groups[title] = {

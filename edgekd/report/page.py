@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgekd.report import gates, grids, plots, table
+from edgekd.report import gates, grids, heatmap, paper, plots, similarity, table
 from edgekd.report.grid import Grid
 from edgekd.report.records import HostTable, ReportData, Row
 from edgekd.report.words import NOT_MEASURED, NOT_RUN, plural, ratio, score, significant
@@ -125,8 +125,13 @@ def _like_for_like(host: HostTable, row: Row) -> tuple[str, str, str]:
 
 
 def sections(data: ReportData, key: str) -> list[Section]:
-    """All sections, in reading order. None is ever left out: an empty one says why."""
-    makers = (_results, _latency, _classes, _confusions, _calibration, _training, _gates, _data,
+    """All sections, in reading order. None is ever left out: an empty one says why.
+
+    Except the similarity of layers and a paper's figures, for recipes that ask for them.
+    """
+    looked = bool(data.similarities or data.similarities_missing)
+    makers = (_results, *([_paper] if data.beside else []), _latency, _classes, _confusions,
+              _calibration, _training, *([_similarity] if looked else []), _gates, _data,
               _provenance)  # fmt: skip
     return [make(data, key) for make in makers]
 
@@ -146,6 +151,10 @@ def _results(data: ReportData, key: str) -> Section:
             caption += f"{better} and left is better; bars are 95 % intervals."
             section.figures.append((drawn, caption))
     return section
+
+
+def _paper(data: ReportData, key: str) -> Section:
+    return Section(f"{key}-paper", "Beside the paper", paper.LEAD, grids=[paper.grid(data)])
 
 
 def _latency(data: ReportData, key: str) -> Section:
@@ -231,6 +240,20 @@ def _training(data: ReportData, key: str) -> Section:
         section.missing = f"Stage {', '.join(idle)}: {NOT_RUN}."
     elif not data.stages:
         section.missing = f"Training: {NOT_MEASURED} here (a bundle does not carry its curves)."
+    return section
+
+
+def _similarity(data: ReportData, key: str) -> Section:
+    section = Section(f"{key}-similarity", "Similarity of layers", similarity.LEAD)
+    if data.similarities:
+        section.grids.append(similarity.grid(data.similarities))
+    for index, one in enumerate(data.similarities):
+        caption = f"{one.first} upwards, {one.second} rightwards, from input to output."
+        if any(value is None for row in one.matrix for value in row):
+            caption += f" Struck out: {similarity.UNDEFINED}, a layer is the same for all images."
+        section.figures.append((heatmap.layer_map(one, f"{key}-sim{index}"), caption))
+    if data.similarities_missing:
+        section.missing = similarity.missing(data.similarities_missing)
     return section
 
 

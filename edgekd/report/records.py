@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from edgekd.results import Latency, Score
+from edgekd.results import CkaMap, Latency, Score
 
 PYTORCH = "PyTorch"  # the runtime of a model that was trained but not exported
 ONNX_FILE = "ONNX file"  # a teacher that came as one
@@ -192,6 +192,24 @@ class DataCard:
 
 
 @dataclass(frozen=True)
+class PaperRow:
+    """One figure of a published table, and the same score here."""
+
+    table: str
+    title: str
+    source: str
+    method: str
+    scenario: str | None
+    member: str | None  # as the paper calls it
+    model: str  # as the recipe calls it
+    metric: str
+    published: float | None  # None: it cannot be had
+    printed: str  # the same in words
+    suspect: str | None
+    measured: Score | None
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything on the page of one run or bundle."""
 
@@ -215,6 +233,9 @@ class ReportData:
     recipe_yaml: str
     siblings: str  # same for runs that differ in nothing but the seed; "" for a bundle
     notes: list[str] = field(default_factory=list)
+    similarities: list[CkaMap] = field(default_factory=list)
+    similarities_missing: list[str] = field(default_factory=list)  # wanted by the recipe
+    beside: list[PaperRow] = field(default_factory=list)
 
     @property
     def latest_host(self) -> HostTable:

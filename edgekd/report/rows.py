@@ -17,47 +17,51 @@ from edgekd.results import Score
 
 def host_tables(found: Sources, primary: str) -> tuple[list[HostTable], list[str]]:
     """One main table per host, or one without timings where nothing was benchmarked."""
-    names = sorted({*found.student_timed, *found.reference_timed})
+    timed = [(found.student, found.student_timed), (found.reference, found.reference_timed)]
+    timed += [(other.manifest, other.timed) for other in found.others]
+    names = sorted({name for _, by_host in timed for name in by_host})
     tables, notes = [], []
     for name in names:
-        student: list[Timing] = []
-        teacher: list[Timing] = []
-        if found.student:
-            student, left_out = timing.latest(
-                found.student_timed.get(name, []), found.student, name
-            )
-            notes += left_out
-        if found.reference:
-            teacher, left_out = timing.latest(
-                found.reference_timed.get(name, []), found.reference, name
-            )
-            notes += left_out
-        tables.append(_host(found, primary, name, student, teacher))
-    return tables or [_host(found, primary, None, [], [])], notes
+        latest = []
+        for manifest, by_host in timed:
+            timings: list[Timing] = []
+            if manifest is not None:
+                timings, left_out = timing.latest(by_host.get(name, []), manifest, name)
+                notes += left_out
+            latest.append(timings)
+        measured = [row for _, by_host in timed for row in by_host.get(name, [])]
+        facts = max(measured, key=lambda row: row.utc).host if measured else {}
+        tables.append(_host(found, primary, name, facts, *latest))
+    return tables or [_host(found, primary, None, {}, [], [], *([] for _ in found.others))], notes
 
 
 def _host(
-    found: Sources, primary: str, name: str | None, student: list[Timing], teacher: list[Timing]
+    found: Sources,
+    primary: str,
+    name: str | None,
+    facts: dict[str, Any],
+    student: list[Timing],
+    teacher: list[Timing],
+    *others: list[Timing],
 ) -> HostTable:
     rows = [
         *_rows(found, found.reference, teacher, teacher, primary),
         *_trained_only(found, primary),
         *_rows(found, found.student, student, teacher, primary),
+        *(
+            row
+            for other, own in zip(found.others, others, strict=True)
+            for row in _rows(found, other.manifest, own, teacher, primary)
+        ),
     ]
     # teachers first, then controls and other models, the student's artifacts last
     order = {"teacher": 0, "model": 1, "student": 2}
     rows.sort(key=lambda row: order.get(row.role, 1))
     deploy = _deploy(found, name)
     if deploy.artifact is not None:
-        rows = [_mark(row, deploy) for row in rows]
-    facts: dict[str, Any] = {}
-    measured = [
-        *found.student_timed.get(name or "", []),
-        *found.reference_timed.get(name or "", []),
-    ]
-    if measured:
-        facts = max(measured, key=lambda row: row.utc).host
-    timings = [*teacher, *student]
+        main = found.student.model.name if found.student else None
+        rows = [_mark(row, deploy, main) for row in rows]
+    timings = [*teacher, *student, *(one for own in others for one in own)]
     utc = max((entry.utc for entry in timings), default=None)
     return HostTable(name, facts, rows, timings, deploy, utc)
 
@@ -118,6 +122,7 @@ def _score(
 def _trained_only(found: Sources, primary: str) -> list[Row]:
     """Models that were trained and scored but have no exported form (teachers, controls)."""
     exported = {m.model.name for m in (found.student, found.reference) if m is not None}
+    exported |= {other.manifest.model.name for other in found.others}
     rows = []
     for name, parts in found.scores.items():
         if name in exported or "test" not in parts:
@@ -149,7 +154,7 @@ def _is_file(recipe: Recipe | None, model: str) -> bool:
 def _role(recipe: Recipe | None, model: str) -> str:
     if recipe is None:
         return "model"
-    if model == recipe.export.model:
+    if model in recipe.deployed():
         return "student"
     terms = [term for stage in recipe.stages.values() for term in stage.losses.values()]
     teaches = any(model in term.from_ for term in terms)
@@ -179,8 +184,8 @@ def _p50(row: Row) -> float:
     return row.timing.latency.p50 if row.timing else float("inf")
 
 
-def _mark(row: Row, deploy: Deploy) -> Row:
-    chosen = row.role == "student" and row.artifact == deploy.artifact
+def _mark(row: Row, deploy: Deploy, student: str | None) -> Row:
+    chosen = row.model == student and row.artifact == deploy.artifact
     return replace(row, deploy=chosen and _p50(row) == deploy.p50_ms)
 
 

@@ -23,6 +23,14 @@ NO_RUN_HINT = "a run has a recipe.yaml, a bundle a manifest.json; `edgekd run RE
 
 
 @dataclass(frozen=True)
+class Other:
+    """A bundle beside the student's: a member of the ensemble that is deployed, say."""
+
+    manifest: Manifest
+    timed: dict[str, list[Measurement]]  # by host
+
+
+@dataclass(frozen=True)
 class Sources:
     """The contents of one target, read but not yet joined."""
 
@@ -36,6 +44,7 @@ class Sources:
     scores: dict[str, dict[str, Scores]] = field(default_factory=dict)
     student_timed: dict[str, list[Measurement]] = field(default_factory=dict)  # by host
     reference_timed: dict[str, list[Measurement]] = field(default_factory=dict)
+    others: list[Other] = field(default_factory=list)  # of the recipe's `export.also`
 
     @property
     def run(self) -> RunDir | None:
@@ -103,10 +112,12 @@ def read(folder: Path) -> Sources:
     if not is_run(folder):
         raise DataError(f"{folder} is neither a run nor a bundle", hint=NO_RUN_HINT)
     run = RunDir(folder)
+    recipe = load(run.recipe)
+    others = [run.bundle_of(name) for name in recipe.export.also]
     return Sources(
         folder=folder,
         kind="run",
-        recipe=load(run.recipe),
+        recipe=recipe,
         recipe_yaml=run.recipe.read_text(encoding="utf-8"),
         environment=_json(run.environment),
         student=_manifest(run.bundle),
@@ -114,6 +125,11 @@ def read(folder: Path) -> Sources:
         scores=_scores(run.scores),
         student_timed=_measurements(run.bundle),
         reference_timed=_measurements(run.reference),
+        others=[
+            Other(bundle.read_manifest(path), _measurements(path))
+            for path in others
+            if bundle.is_bundle(path)
+        ],
     )
 
 

@@ -14,15 +14,15 @@ from typing import Any
 from edgekd import recipe_load
 from edgekd.errors import RecipeError, did_you_mean
 from edgekd.locks import held
-from edgekd.plugins import load, missing_package
+from edgekd.plugins import missing_package
 from edgekd.recipe import Recipe
 from edgekd.recipe_search import Range, SearchSpec
 from edgekd.rundir import write_text
+from edgekd.sweep import coordinate
 from edgekd.sweep.plan import DataKeys, Trial, make_trial
 from edgekd.sweep.run import TRIES
-from edgekd.sweep.space import Values, apply, combinations, steps
+from edgekd.sweep.space import Values, apply, combinations, objective, steps
 from edgekd.sweep.state import Ended, SweepDir
-from edgekd.tasks.base import Task
 
 AGAIN = "tries_again"  # the number of the failed trial whose values this one has
 
@@ -38,13 +38,14 @@ class Search:
         self.search: SearchSpec = recipe.search
         self.recipe, self.variant, self.folder = recipe, variant, folder
         self.model = self.search.model or recipe.export.model
-        if self.model not in recipe.models:
+        scored = {**recipe.models, **recipe.ensembles}
+        if self.model not in scored:
             raise RecipeError(f"search.model: there is no model '{self.model}'",
-                              hint=did_you_mean(self.model, recipe.models))  # fmt: skip
-        self.score, self.direction = _objective(recipe)
+                              hint=did_you_mean(self.model, scored))  # fmt: skip
+        self.score, self.direction = objective(recipe)
         self.wanted = wanted(self.search, trials)
         self._space = {
-            key: _distribution(span, self.search.method == "grid")
+            key: _distribution(span, self.search.is_finite)
             for key, span in self.search.space.items()
         }
         self.data = DataKeys()
@@ -83,7 +84,13 @@ class Search:
                     self._tell(found.number, trial)
                 elif self.folder.status(trial) != "running":
                     return trial
-            if len(self._counted()) >= self.wanted:
+            if self.search.method == "coordinate":
+                if not self._is_queued():
+                    todo = self._outlook().todo
+                    if not todo:
+                        return None
+                    self.study.enqueue_trial(todo[0])
+            elif len(self._counted()) >= self.wanted:
                 return None
             return self._trial(self._ask(len(self._found())))
 
@@ -94,6 +101,8 @@ class Search:
         )
 
     def left(self) -> int:
+        if self.search.method == "coordinate":
+            return self._outlook().left
         finished = [found for found in self._counted() if found.state.is_finished()]
         return max(0, self.wanted - len(finished))
 
@@ -153,6 +162,14 @@ class Search:
         path = self.root / "best.yaml"
         write_text(path, recipe_load.to_yaml(chosen))
         return path
+
+    def _outlook(self) -> coordinate.Outlook:
+        higher = self.direction == "higher"
+        return coordinate.look(self.search, self.recipe, self._counted(), higher=higher)
+
+    def _is_queued(self) -> bool:
+        """Does a point wait to be asked for: one that is tried again?"""
+        return any(found.state.name == "WAITING" for found in self._found())
 
     def _counted(self) -> list[Any]:
         """The trials with values, without those that a later one has tried again."""
@@ -250,22 +267,12 @@ def is_begun(folder: SweepDir, variant: str) -> bool:
 
 
 def wanted(search: SearchSpec, trials: int | None = None) -> int:
-    """How many trials a search makes: as asked, as the recipe says, or every point of a grid."""
+    """How many trials a search makes: as asked, as the recipe says, or all that there are."""
     if search.method == "grid":
         return sum(1 for _ in combinations(search))
+    if search.method == "coordinate":
+        return coordinate.count(coordinate.axes_of(search))
     return trials or search.trials
-
-
-def _objective(recipe: Recipe) -> tuple[str, str]:
-    """The score that is searched for and its direction."""
-    assert recipe.search is not None
-    cls = load("tasks", recipe.task.name, Task)  # type: ignore[type-abstract]
-    name = recipe.search.score or recipe.task.primary or cls.default_primary
-    known = cls(classes=("a", "b")).metrics()
-    if name not in known:
-        raise RecipeError(f"search.score: '{name}' is not a score of task '{recipe.task.name}'",
-                          hint=did_you_mean(name, known))  # fmt: skip
-    return name, known[name].direction
 
 
 def _distribution(span: Range, is_grid: bool) -> Any:

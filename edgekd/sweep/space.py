@@ -1,4 +1,4 @@
-"""The space of a search, checked against the recipe before anything is tried."""
+"""The space of a search and what it looks for, checked before anything is tried."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 from edgekd import recipe_load
 from edgekd.errors import RecipeError, did_you_mean
+from edgekd.plugins import load
 from edgekd.recipe import Recipe
 from edgekd.recipe_search import Range, SearchSpec
+from edgekd.tasks.base import Task
 
 Values = dict[str, Any]  # recipe key -> value
 
@@ -36,6 +38,18 @@ def check_space(recipe: Recipe, search: SearchSpec, where: str) -> None:
                 raise RecipeError(
                     error.message, hint="add `integer: true` to the range, or list `values`"
                 ) from None
+
+
+def objective(recipe: Recipe) -> tuple[str, str]:
+    """The score that is searched for and its direction."""
+    assert recipe.search is not None
+    cls = load("tasks", recipe.task.name, Task)  # type: ignore[type-abstract]
+    name = recipe.search.score or recipe.task.primary or cls.default_primary
+    known = cls(classes=("a", "b")).metrics()
+    if name not in known:
+        raise RecipeError(f"search.score: '{name}' is not a score of task '{recipe.task.name}'",
+                          hint=did_you_mean(name, known))  # fmt: skip
+    return name, known[name].direction
 
 
 def apply(recipe: Recipe, values: Mapping[str, Any], where: str) -> Recipe:

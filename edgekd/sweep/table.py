@@ -11,6 +11,7 @@ from edgekd.errors import RecipeError, did_you_mean
 from edgekd.stats import mean_interval
 from edgekd.sweep.plan import BASE, Trial
 from edgekd.sweep.state import SweepDir
+from edgekd.tasks.fidelity import FIDELITY
 
 if TYPE_CHECKING:
     from edgekd.recipe import Recipe
@@ -117,10 +118,15 @@ def choose_metrics(recipe: Recipe, wanted: Sequence[str]) -> list[str]:
 
     cls = load("tasks", recipe.task.name, Task)  # type: ignore[type-abstract]
     known = cls(classes=("a", "b"), primary=recipe.task.primary).metrics()
+    legal = [*known, *([FIDELITY] if recipe.export.reference else [])]
     for name in wanted:
-        if name not in known:
+        if name == FIDELITY and name not in legal:
+            raise RecipeError("--metrics: fidelity is the agreement with a teacher, and the recipe "
+                              "has no export.reference", hint="export.reference=teacher"
+                              )  # fmt: skip
+        if name not in legal:
             raise RecipeError(f"--metrics: there is no score '{name}'",
-                              hint=did_you_mean(name, known))  # fmt: skip
+                              hint=did_you_mean(name, legal))  # fmt: skip
     if wanted:
         return list(wanted)
     primary = recipe.task.primary or cls.default_primary

@@ -52,6 +52,7 @@ class Task(ABC):
 
     name: str
     default_primary: str
+    exclusive = True  # classes exclude each other: probabilities sum to 1
 
     def __init__(self, *, classes: Sequence[str], primary: str | None = None) -> None:
         self.classes = tuple(classes)
@@ -81,6 +82,17 @@ class Task(ABC):
     @abstractmethod
     def combine(self, members: Sequence[Floats]) -> Floats:
         """Join the probabilities of an ensemble's members."""
+
+    def combine_logits(self, members: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        """Logits (N, ...) of an ensemble: where activated, they are its members' `combine`.
+
+        What its exported graph computes (models/ensemble.py).
+        """
+        logits = [np.asarray(one, dtype=np.float64) for one in members]
+        if self.exclusive:  # log softmax over the classes
+            highest = [one - one.max(axis=1, keepdims=True) for one in logits]
+            logits = [one - np.log(np.exp(one).sum(axis=1, keepdims=True)) for one in highest]
+        return np.asarray(np.max(np.stack(logits), axis=0), dtype=np.float32)
 
     def logits_shape(self, size: int) -> tuple[int, ...]:
         """Shape of the logits of one image that enters the network with `size` x `size` pixels."""
@@ -117,6 +129,10 @@ class Task(ABC):
             raise EdgekdError(f"task '{self.name}' does not define `{method}`, and its targets "
                               f"{targets.shape} are not one class per image")  # fmt: skip
         return targets
+
+    def curve(self) -> list[str]:
+        """The scores that cost little: those of a training curve."""
+        return [n for n, metric in self.metrics().items() if metric.interval or n == self.primary]
 
     @property
     def higher_is_better(self) -> bool:
@@ -161,6 +177,14 @@ class Task(ABC):
             ours, theirs = (self.decide(self.activate(logits[both])) for logits in (first, second))
             share[both] = (ours != theirs).mean(axis=tuple(range(1, ours.ndim)))
         return share
+
+    def agreement(self, first: npt.NDArray[Any], second: npt.NDArray[Any]) -> Floats:
+        """How far two models decide the same of each image (N,), in [0, 1], by logits (N, ...).
+
+        With one class per image 1 or 0; else the share of its labels, or of its pixels. It needs
+        no targets: two models may agree on what is wrong.
+        """
+        return np.asarray(1.0 - self.decided_otherwise(first, second))
 
     def value(self, name: str, predictions: Predictions) -> float:
         """One score without an interval (NaN where it is undefined)."""

@@ -16,6 +16,7 @@ KNOWN: dict[str, tuple[float, str]] = {
     "vflip": (0.5, "probability"),
     "rotate": (180.0, "largest angle in degrees"),
     "rotate90": (0.0, "unused: a random multiple of 90 degrees"),
+    "transpose": (0.5, "probability"),
     "shift": (0.1, "largest shift as a part of the side"),
     "zoom": (0.2, "largest change of scale"),
     "random-crop": (0.0, "unused: a random square of input.size"),
@@ -29,6 +30,18 @@ KNOWN: dict[str, tuple[float, str]] = {
 class _Quarter:
     def __call__(self, image: Tensor) -> Tensor:
         return torch.rot90(image, int(torch.randint(0, 4, ()).item()), dims=(-2, -1))
+
+
+class _Transpose:
+    """Rows become columns."""
+
+    def __init__(self, probability: float) -> None:
+        if not 0 <= probability <= 1:
+            raise ValueError("expected a probability from 0 to 1")
+        self.probability = probability
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return image.transpose(-2, -1) if torch.rand(()).item() < self.probability else image
 
 
 def build(names: list[str], size: int) -> Callable[[Tensor], Tensor]:
@@ -70,6 +83,8 @@ def _step(v2: Any, name: str, value: float, size: int) -> Any:
         return v2.RandomRotation(value, interpolation=smooth)
     if name == "rotate90":
         return _Quarter()
+    if name == "transpose":
+        return _Transpose(value)
     if name == "shift":
         return v2.RandomAffine(0, translate=(value, value), interpolation=smooth)
     if name == "zoom":

@@ -25,8 +25,8 @@ from edgekd.errors import EdgekdError
 from edgekd.host import version
 from edgekd.locks import held
 from edgekd.log import progress, say, warn
+from edgekd.models import neck, taps
 from edgekd.models import network as networks
-from edgekd.models import taps
 from edgekd.models.network import Network, OnnxTeacher
 from edgekd.recipe import Recipe
 from edgekd.recipe_load import digest
@@ -42,7 +42,16 @@ from edgekd.train.setup import Prepared, augmentations
 
 FORMAT = 1  # raise it when the files or their meaning change
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "onnxruntime")
-CODE = (read, image, augment, loader, seeding, networks, taps)  # ours, from a file to an answer
+CODE = (
+    read,
+    image,
+    augment,
+    loader,
+    seeding,
+    networks,
+    neck,
+    taps,
+)  # ours, from a file to an answer
 REPLAYED = 8  # entries that are computed again before a cache is believed
 # largest difference of a replayed entry, in parts of the largest value: kernels vary with the batch
 TOLERANCE, MIXED_TOLERANCE = 0.01, 0.1
@@ -73,8 +82,8 @@ class _Builder:
 
     def write(self, folder: Path, view: int, note: str) -> None:
         """Compute one view of all training images."""
-        indices, batch = self.feed.indices, self.feed.batch
-        plan = [indices[start : start + batch] for start in range(0, len(indices), batch)]
+        keys, batch = self.feed.keys, self.feed.batch
+        plan = [keys[start : start + batch] for start in range(0, len(keys), batch)]
 
         def watched() -> Iterator[View]:
             for answer in self.answers(view, plan):
@@ -84,7 +93,7 @@ class _Builder:
 
         with Interrupt() as interrupt, progress() as bar:
             task = bar.add_task(f"{self.teacher}: {note}", total=len(plan), note="")
-            write_view(folder, view, len(indices), watched())
+            write_view(folder, view, len(keys), watched())
 
     def agrees(self, found: dict[int, View], tolerance: float) -> bool:
         """Are a few entries of the views what the teacher says now?"""
@@ -94,7 +103,7 @@ class _Builder:
         quick = replace(self, feed=replace(self.feed, workers=0))  # a few images need no workers
         for view in np.unique(chosen):
             own = rows[chosen == view]
-            (now,) = quick.answers(int(view), [self.feed.indices[own]])
+            (now,) = quick.answers(int(view), [self.feed.keys[own]])
             for name, values in now.items():
                 difference = np.abs(values - found[int(view)][name][own]).max()
                 if not difference <= tolerance * max(1.0, float(np.abs(values).max())):
@@ -138,7 +147,7 @@ def with_cache(
             if fresh:
                 shutil.rmtree(run.teacher_cache / key, ignore_errors=True)
             teachers[teacher] = _views(builder, run.teacher_cache / key, views, tolerance, name)
-    rows = rows_of(feed.indices, len(feed.targets))
+    rows = rows_of(feed.keys, max(len(feed.targets), int(feed.keys.max(initial=0)) + 1))
     return replace(feed, cache=TeacherCache(views, rows, teachers))
 
 
@@ -192,7 +201,7 @@ def teacher_key(recipe: Recipe, data: Prepared, name: str, builder: _Builder) ->
             "input": recipe.data.input.model_dump(mode="json"),
             "augment": augmentations(recipe, recipe.stages[name]),
             "seed": builder.seed,
-            "images": hashlib.sha256(np.ascontiguousarray(feed.indices).tobytes()).hexdigest(),
+            "images": hashlib.sha256(np.ascontiguousarray(feed.keys).tobytes()).hexdigest(),
             "batch": feed.batch,  # the last bits depend on it
             "precision": recipe.hardware.precision,
             "channels_last": recipe.hardware.channels_last,

@@ -41,6 +41,7 @@ class Progress:
     images: int = 0
     seconds: float = 0.0  # spent in this epoch so far
     best: dict[str, Best] = field(default_factory=dict)
+    waiting: dict[str, Best] = field(default_factory=dict)  # by the score that ends the stage
 
 
 def plain_state(module: nn.Module) -> dict[str, Tensor]:
@@ -93,8 +94,10 @@ def load_last(
         tree = json.loads(path.read_text(encoding="utf-8"))
         if tree.pop("key") != key:
             return None
-        best = {name: Best(**entry) for name, entry in tree.pop("best").items()}
-        progress = Progress(best=best, **tree)
+        for key_of_best in ("best", "waiting"):
+            entries = tree.pop(key_of_best, {})
+            tree[key_of_best] = {name: Best(**entry) for name, entry in entries.items()}
+        progress = Progress(**tree)
         tensors = load_file(folder / "last" / "weights.safetensors")
         state = torch.load(folder / "last" / "optimizer.pt", map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged disk; the writer itself never leaves half a folder

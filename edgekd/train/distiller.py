@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 from edgekd.errors import EdgekdError, RecipeError
 from edgekd.losses.base import Batch, Clock, Facts, Loss, Outputs
-from edgekd.models.network import Network, OnnxTeacher
+from edgekd.models.neck import freeze_grafted
+from edgekd.models.network import Network, OnnxTeacher, still
 from edgekd.models.quantized import is_quantized
 from edgekd.models.taps import Recorder, head_of
 from edgekd.plugins import check_arguments, load
 from edgekd.recipe import StageSpec, Term
 
+TIED = "needs_full_batches"
 TERM = "term_"  # before the names of terms, some of which nn.ModuleDict would refuse (`type`)
 
 
@@ -95,6 +97,7 @@ class Distiller(nn.Module):
             self.networks[name].requires_grad_(False)
         for name in stage.train:
             self.networks[name].requires_grad_(True)
+            freeze_grafted(self.networks[name])
         sources = {name for term in self.specs.values() for name in term.from_}
         # a variant without a teacher's terms need not pay for the teacher
         self._asked = [name for name in present if name in self.trained or name in sources]
@@ -122,6 +125,10 @@ class Distiller(nn.Module):
         assert isinstance(loss, Loss)
         return loss.taps
 
+    def tied_to_batch(self) -> list[str]:
+        """The terms that take batches of one size only."""
+        return [key for key in self.specs if getattr(self.terms[f"{TERM}{key}"], TIED)]
+
     def cacheable(self, where: str) -> dict[str, list[str]]:
         """What a teacher cache keeps of each frozen model: `logits`, and `pooled` if a term asks.
 
@@ -148,7 +155,7 @@ class Distiller(nn.Module):
         was_training = self.training
         self.eval()
         with torch.no_grad():
-            outputs = self._run_models(batch)
+            outputs = self._run_models(batch, self.specs)
         for key, term in self.specs.items():
             loss = self.terms[f"{TERM}{key}"]
             assert isinstance(loss, Loss)
@@ -173,12 +180,17 @@ class Distiller(nn.Module):
                         module.eval()
         return self
 
-    def forward(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """The unweighted value of every term. Raises RecipeError that names a term which fails."""
-        outputs = self._run_models(batch)
+    def forward(self, batch: Batch, clock: Clock, only: str | None = None) -> dict[str, Tensor]:
+        """The unweighted value of every term, or of those that teach the model `only`.
+
+        In the latter case nothing else learns: the others answer without gradient and without
+        moving the statistics of their BatchNorm. Raises RecipeError that names a term which fails.
+        """
+        specs = {key: term for key, term in self.specs.items() if only in (None, term.to)}
+        outputs = self._run_models(batch, specs, only)
         values = {}
         with torch.autocast(batch.images.device.type, enabled=False):
-            for key, term in self.specs.items():
+            for key, term in specs.items():
                 sources = [
                     self._detached(name, outputs[name]) if term.stop_gradient else outputs[name]
                     for name in term.from_
@@ -239,14 +251,20 @@ class Distiller(nn.Module):
             logits=logits.float(), taps=self._recorders[name].take(), head=self._heads[name]
         )
 
-    def _run_models(self, batch: Batch) -> dict[str, Outputs]:
+    def _run_models(
+        self, batch: Batch, specs: dict[str, Term], only: str | None = None
+    ) -> dict[str, Outputs]:
+        needed = {name for term in specs.values() for name in (*term.from_, term.to)}
         outputs = {}
-        for name in self._asked:
+        for name in self._asked if only is None else [n for n in self._asked if n in needed]:
             if name in batch.known:
                 taps = dict(batch.known[name])
                 outputs[name] = Outputs(taps.pop("logits"), taps, self._heads[name])
-            else:
+            elif only in (None, name):
                 outputs[name] = self.ask(name, batch.images)
+            else:
+                with torch.no_grad(), still(self.networks[name]):
+                    outputs[name] = self.ask(name, batch.images)
         return outputs
 
     def _detached(self, name: str, outputs: Outputs) -> Outputs:

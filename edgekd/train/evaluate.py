@@ -48,8 +48,4 @@ def predict(
 
 def quick_scores(task: Task, predictions: Predictions) -> dict[str, float]:
     """The scores that cost little, without intervals: what a training curve shows."""
-    return {
-        name: task.value(name, predictions)
-        for name, metric in task.metrics().items()
-        if metric.interval or name == task.primary
-    }
+    return {name: task.value(name, predictions) for name in task.curve()}

@@ -24,6 +24,19 @@ class Store(Protocol):
     def __getitem__(self, index: int) -> npt.NDArray[np.uint8]: ...
 
 
+def keys_of(indices: Indices, images: int) -> Indices:
+    """What tells the copies of an image apart, where `indices` (N,) hold it several times.
+
+    The first copy's key is the index itself; each further one's is larger by `images`, the number
+    of images in the source.
+    """
+    order = np.argsort(indices, kind="stable")
+    _, first, counts = np.unique(indices[order], return_index=True, return_counts=True)
+    keys = indices.copy()
+    keys[order] += images * (np.arange(len(indices)) - np.repeat(first, counts))
+    return keys
+
+
 def epoch_batches(
     indices: Indices,
     targets: Indices,
@@ -55,7 +68,7 @@ def epoch_batches(
 
 
 class TrainImages(Dataset[tuple[Tensor, int, int]]):
-    """Augmented images; the augmentation of an image depends on (seed, view, index) only.
+    """Augmented images by key; the augmentation of an image depends on (seed, view, key) only.
 
     Without a teacher cache every epoch is a view of its own.
     """
@@ -77,24 +90,26 @@ class TrainImages(Dataset[tuple[Tensor, int, int]]):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+    def __getitem__(self, key: int) -> tuple[Tensor, int, int]:
+        copy, index = divmod(int(key), len(self.targets))
         image = torch.from_numpy(np.array(self.store[index])).permute(2, 0, 1)
         # seeding the global generator is safe: the loop seeds it again before every step
-        torch.manual_seed(derive(self.seed, "augment", self.view, int(index)))
-        return self.augment(image), int(self.targets[index]), int(index)
+        further = [copy] if copy else []
+        torch.manual_seed(derive(self.seed, "augment", self.view, index, *further))
+        return self.augment(image), int(self.targets[index]), int(key)
 
 
 def collate(samples: Sequence[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """uint8 images, targets and indices of one batch."""
+    """uint8 images, targets and keys of one batch."""
     images = torch.stack([image for image, _, _ in samples])
     targets = torch.tensor([target for _, target, _ in samples], dtype=torch.int64)
-    return images, targets, torch.tensor([index for _, _, index in samples], dtype=torch.int64)
+    return images, targets, torch.tensor([key for _, _, key in samples], dtype=torch.int64)
 
 
 def batches(
     images: TrainImages, plan: Sequence[Indices], *, workers: int, pin: bool
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Load the planned batches: images (B, 3, S, S) uint8, targets (B,) and indices (B,)."""
+    """Load the planned batches: images (B, 3, S, S) uint8, targets (B,) and keys (B,)."""
     loader = DataLoader(
         images,
         batch_sampler=[piece.tolist() for piece in plan],
@@ -110,14 +125,19 @@ class Feed:
     """The training images of one stage and how they come."""
 
     store: Store
-    indices: Indices
+    indices: Indices  # with `balance: mean` an image may be among them several times
     targets: Indices  # of all images of the source; UNLABELLED where hidden
     augment: Callable[[Tensor], Tensor]
     batch: int
     drop_last: bool
-    balance: bool
+    balance: bool  # draw all classes equally often
     workers: int
     cache: TeacherCache | None = None
+
+    @property
+    def keys(self) -> Indices:
+        """One of its own for each entry of `indices`, so that copies are augmented differently."""
+        return keys_of(self.indices, len(self.targets))
 
     def view(self, epoch: int) -> int:
         """Which augmented copy of the images an epoch sees: one of its own, unless outputs of
@@ -125,9 +145,9 @@ class Feed:
         return epoch if self.cache is None else self.cache.view(epoch)
 
     def plan(self, seed: int, epoch: int) -> list[Indices]:
-        """The batches of an epoch as arrays of indices."""
+        """The batches of an epoch as arrays of keys."""
         return epoch_batches(
-            self.indices,
+            self.keys,
             self.targets[self.indices],
             batch=self.batch,
             seed=seed,
@@ -139,13 +159,13 @@ class Feed:
     def load(
         self, plan: Sequence[Indices], *, seed: int, view: int, pin: bool
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Images (B, 3, S, S) uint8, targets (B,) and indices (B,) of planned batches."""
+        """Images (B, 3, S, S) uint8, targets (B,) and keys (B,) of planned batches."""
         images = TrainImages(self.store, self.targets, self.augment, seed, view)
         return batches(images, plan, workers=self.workers, pin=pin)
 
-    def known(self, indices: Tensor, epoch: int) -> dict[str, dict[str, Tensor]]:
+    def known(self, keys: Tensor, epoch: int) -> dict[str, dict[str, Tensor]]:
         """What is already known about images (B,): {teacher: {logits or pooled: (B, ...)}}."""
-        return {} if self.cache is None else self.cache.lookup(indices, epoch)
+        return {} if self.cache is None else self.cache.lookup(keys, epoch)
 
 
 def to_float(images: Tensor) -> Tensor:

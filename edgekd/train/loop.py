@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +30,15 @@ from edgekd.train.checkpoint import (
     Progress,
     load_last,
     save_last,
-    save_weights,
     tidy,
     trim_metrics,
 )
+from edgekd.train.choose import Choice, Scores, choose, has_stalled, note_progress
 from edgekd.train.distiller import Distiller
 from edgekd.train.interrupt import Interrupt
 from edgekd.train.loader import Feed, to_device
 from edgekd.train.optim import build_optimizer, clip_gradients, factor, set_rate
 from edgekd.train.seeding import derive
-
-Scores = dict[str, dict[str, float]]  # {model: {score: value}}
-
-
-@dataclass(frozen=True)
-class Choice:
-    """How the epoch to keep is chosen."""
-
-    score: str
-    higher: bool
-    keep: str  # best, last
 
 
 def fit(
@@ -96,10 +85,14 @@ def fit(
         _observe(distiller, Clock(0, spec.epochs, 0, 0), {})
     with Interrupt() as interrupt:
         for epoch in range(state.epoch, spec.epochs + 1):
+            if has_stalled(state, choice):
+                say(f"{name}: nothing got better for {choice.patience} epochs: done")
+                break
             run.epoch(name, state, interrupt, save)
             scores = evaluate()
             _observe(distiller, Clock(epoch, spec.epochs, 0, 0), scores)
-            chosen = _choose(state, choice, scores, distiller, folder)
+            chosen = choose(state, choice, scores, distiller, folder)
+            note_progress(state, choice, scores, distiller.trained)
             row = run.row(state, scores, chosen)
             with metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
@@ -112,7 +105,7 @@ def fit(
             interrupt.check()
     record = {
         "key": key,
-        "epochs": spec.epochs,
+        "epochs": state.epoch - 1,
         "best": {model: asdict(best) for model, best in state.best.items()},
     }
     write_text(folder / "done.json", json.dumps(record, indent=2, sort_keys=True) + "\n")
@@ -202,26 +195,30 @@ class _Run:
         }
         clock = Clock(epoch, spec.epochs, (epoch - 1) * steps + step, spec.epochs * steps)
         batch = Batch(images, targets.to(device, non_blocking=True), known)
-        values = self.module(batch, clock)
-        total = self.distiller.total(values)
-        self.fabric.backward(total / spec.accumulate)
-        # one transfer for all terms; also where a GPU is waited for
-        names = [*values, "total"]
-        numbers = torch.stack([*(value.detach() for value in values.values()), total.detach()])
-        found = dict(zip(names, numbers.tolist(), strict=True))
-        for term, value in found.items():
-            if not math.isfinite(value):
-                raise TrainingDiverged(
-                    f"term '{term}' became {value} in epoch {epoch}, step {step + 1}",
-                    hint="lower the learning rate or the term's weight, or set optimizer.clip",
-                )
-        if self.is_update(step, steps):
-            if spec.optimizer.clip is not None:
-                self.fabric.strategy.precision.unscale_gradients(self.optimizer)
-                clip_gradients(self.distiller, spec.optimizer.clip)
-            self.wrapped.step()
-            self.wrapped.zero_grad(set_to_none=True)
+        found: dict[str, float] = {}
+        alternates = spec.update == "alternate"
+        for only in self.distiller.trained if alternates else (None,):
+            values = self.module(batch, clock, only)
+            total = self.distiller.total(values)
+            self.fabric.backward(total / spec.accumulate)
+            # one transfer for all terms; also where a GPU is waited for
+            numbers = torch.stack([*(v.detach() for v in values.values()), total.detach()])
+            *terms, loss = numbers.tolist()
+            found.update(zip(values, terms, strict=True))
+            found["total"] = found.get("total", 0.0) + loss
+            _check_finite(found, epoch, step)
+            if self.is_update(step, steps):
+                self.update(only)
         return found
+
+    def update(self, only: str | None) -> None:
+        """Move the weights of the model that has learned, or of all."""
+        limit = self.spec.optimizer.clip
+        if limit is not None:
+            self.fabric.strategy.precision.unscale_gradients(self.optimizer)
+            clip_gradients(self.distiller, limit, only)
+        self.wrapped.step()
+        self.wrapped.zero_grad(set_to_none=True)
 
     def row(self, state: Progress, scores: Scores, chosen: dict[str, bool]) -> dict[str, Any]:
         """One line of metrics.jsonl."""
@@ -244,29 +241,18 @@ class _Run:
         }
 
 
+def _check_finite(found: dict[str, float], epoch: int, step: int) -> None:
+    for term, value in found.items():
+        if not math.isfinite(value):
+            raise TrainingDiverged(
+                f"term '{term}' became {value} in epoch {epoch}, step {step + 1}",
+                hint="lower the learning rate or the term's weight, or set optimizer.clip",
+            )
+
+
 def _observe(distiller: Distiller, clock: Clock, scores: Scores) -> None:
     for loss in distiller.terms.values():
         loss.observe(clock, scores)  # type: ignore[operator]
-
-
-def _choose(
-    state: Progress, choice: Choice, scores: Scores, distiller: Distiller, folder: Path
-) -> dict[str, bool]:
-    """Keep this epoch's weights of every model for which it is the best (or the latest)."""
-    chosen = {}
-    for model in distiller.trained:
-        value = scores.get(model, {}).get(choice.score, math.nan)
-        best = state.best.get(model)
-        better = choice.keep == "last" or best is None
-        if best is not None and math.isfinite(value) and not better:
-            old = best.value
-            better = old is None or (value > old if choice.higher else value < old)
-        chosen[model] = better
-        if better:
-            state.best[model] = Best(state.epoch, value if math.isfinite(value) else None)
-            net: Any = distiller.networks[model]
-            save_weights(net.net, folder / f"{model}.safetensors")
-    return chosen
 
 
 def _warn_of_weights(name: str, found: dict[str, float]) -> None:

@@ -86,7 +86,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["scale"]
 
 
-def clip_gradients(distiller: Distiller, limit: float) -> None:
+def clip_gradients(distiller: Distiller, limit: float, only: str | None = None) -> None:
     """Clip the gradient norm of each trained model by itself (gradients must be unscaled)."""
-    for name in distiller.trained:
+    for name in distiller.trained if only is None else [only]:
         nn.utils.clip_grad_norm_(distiller.networks[name].parameters(), limit)

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgekd.data._rebalance import rebalanced
 from edgekd.data.base import UNLABELLED, DataSource
 from edgekd.data.calibration import choose
 from edgekd.data.protocol import caveats, check_splits, key_of, splits_of, used_by
 from edgekd.data.read import ImageStore, open_source, open_store, read_squares
 from edgekd.data.splits import Split, take_fraction
-from edgekd.errors import RecipeError
+from edgekd.errors import RecipeError, did_you_mean
 from edgekd.log import say
 from edgekd.losses.base import Batch, Facts
-from edgekd.models.build import build_network, model_seed
+from edgekd.models.assemble import assemble, givers_first
 from edgekd.models.network import Network, OnnxTeacher
 from edgekd.models.quantized import quantized
 from edgekd.models.weights import load_weights
@@ -55,6 +56,14 @@ def prepare(recipe: Recipe) -> Prepared:
     source = open_source(recipe.data, plugin_folders(recipe))
     task_class = load("tasks", recipe.task.name, Task)  # type: ignore[type-abstract]
     task = task_class(classes=source.classes, primary=recipe.task.primary)
+    for name, stage in recipe.stages.items():
+        score = stage.stop.score if stage.stop else None
+        if score is not None and score not in task.curve():
+            raise RecipeError(
+                f"stages.{name}.stop.score: '{score}' is not a score that is taken after every "
+                "epoch",
+                hint=did_you_mean(score, task.curve()),
+            )
     target = recipe.subset_of(recipe.export.model)
     splits = splits_of(source, recipe.data)
     wanted = {target, *(stage.data.subset for stage in recipe.stages.values())}
@@ -85,14 +94,15 @@ def networks_of(
 ) -> dict[str, Network]:
     """The networks with which a stage starts: initialised, pretrained or trained before."""
     before = stages.trained_before(recipe, stage)
-    networks = {}
-    for model in models:
-        networks[model] = build_network(
-            recipe.models[model],
-            outputs=task.outputs(),
-            seed=model_seed(recipe.seed, model),
+    networks: dict[str, Network] = {}
+    for model in givers_first(recipe, models):
+        networks[model] = assemble(
+            recipe,
+            model,
+            task,
             initial=model not in before,
             new_head=stages.learns_first(recipe, model),
+            teacher=networks.get(recipe.models[model].graft or ""),
         )
         if model in before:
             load_weights(networks[model], run.stage(before[model]) / f"{model}.safetensors")
@@ -133,6 +143,13 @@ def make_distiller(
         torch.manual_seed(derive(recipe.seed, name, "adapters"))
         terms = build_terms(spec, f"stages.{name}", plugin_folders(recipe), task.name)
         distiller = Distiller(spec, networks, terms, where=f"stages.{name}")
+        tied = distiller.tied_to_batch()
+        if tied and not spec.data.drop_last:
+            raise RecipeError(
+                f"stages.{name}.losses.{tied[0]}: this loss needs batches of one size, and the "
+                "last one of an epoch is smaller",
+                hint=f"stages.{name}.data.drop_last=true",
+            )
         size = recipe.data.input.size
         images = torch.rand(2, 3, size, size)
         labels = torch.arange(2) % task.outputs()
@@ -186,6 +203,9 @@ def stage_feed(recipe: Recipe, data: Prepared, spec: StageSpec, name: str) -> Fe
     if own.labelled is not None:
         shown = take_fraction(data.source, indices, own.labelled, seed=recipe.seed)
         targets[np.setdiff1d(np.arange(len(targets)), shown)] = UNLABELLED
+    if own.balance == "mean":
+        seed = derive(recipe.seed, name, "balance")
+        indices = rebalanced(indices, targets[indices], seed)
     return Feed(
         store=data.store,
         indices=indices,
@@ -193,7 +213,7 @@ def stage_feed(recipe: Recipe, data: Prepared, spec: StageSpec, name: str) -> Fe
         augment=build_augment(augmentations(recipe, spec), recipe.data.input.size),
         batch=own.batch or recipe.data.batch,
         drop_last=own.drop_last,
-        balance=own.balance,
+        balance=own.balance is True,
         workers=recipe.data.workers,
     )
 

@@ -99,6 +99,19 @@ def test_flat_pictures_are_not_all_alike() -> None:
     assert run(flat).near == []
 
 
+def test_pictures_of_one_colour_are_noted() -> None:
+    images = lesions()
+    images[1] = np.zeros_like(images[1])
+    images[4] = np.full_like(images[4], (255, 250, 240))
+    images[5] = images[5].copy()
+    images[5][:] = images[5][:1, :1]
+    images[5][0, 0] += np.uint8(9)  # one pixel is not
+    report = run(images)
+    assert report.blank == ["i1", "i4"]
+    assert "2 images are blank (one colour all over); the first: i1" in report.notes
+    assert report.verdict == "ok"
+
+
 def test_near_duplicates_can_be_left_out() -> None:
     images = lesions()
     images[4] = copy_of(images[0], 96, 80)

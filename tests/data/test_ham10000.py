@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from edgekd.data._rebalance import rebalanced
 from edgekd.data.ham10000 import HAM10000
+from edgekd.data.splits import make_split, split_problems
 from edgekd.errors import DataError
 
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization"
@@ -27,7 +31,7 @@ def make(root: Path, rows: list[str] = ROWS, header: str = HEADER, both: bool = 
     for number, row in enumerate(rows):
         folder = root / parts[number % len(parts)]
         folder.mkdir(exist_ok=True)
-        picture = np.full((15, 20, 3), 40 * number, dtype=np.uint8)
+        picture = np.full((15, 20, 3), 40 * number % 256, dtype=np.uint8)
         Image.fromarray(picture).save(folder / f"{row.split(',')[1]}.jpg")
     return root
 
@@ -42,6 +46,87 @@ def test_it_reads_the_published_layout(tmp_path: Path) -> None:
     assert source[3].image.shape == (15, 20, 3)
     assert (source[3].target, source[3].group) == (4, "HAM_0001466")
     assert source.files()[0].name == "ISIC_0027419.jpg"
+
+
+def of_lesions(root: Path) -> HAM10000:
+    """Lesions with one to three images each, the kinds in very different numbers."""
+    lesions = {"nv": 60, "mel": 20, "bkl": 15, "bcc": 12, "akiec": 10, "vasc": 8, "df": 8}
+    rows = []
+    for dx, count in lesions.items():
+        for lesion in range(count):
+            for view in range(1 + lesion % 3):
+                name = f"{dx}{lesion}"
+                rows.append(f"HAM_{name},ISIC_{name}_{view},{dx},histo,50,male,ear")
+    rows = [rows[place] for place in np.random.default_rng(0).permutation(len(rows))]
+    return HAM10000(root=make(root, rows))
+
+
+def test_images_of_one_lesion_stay_in_one_part_and_each_part_has_its_share_of_each_kind(
+    tmp_path: Path,
+) -> None:
+    source = of_lesions(tmp_path)
+    split = make_split(source, "75-10-15", seed=0)
+    assert not split_problems(source, split)
+    homes = [{source.groups()[index] for index in part} for _, part in split.items()]
+    assert sum(map(len, homes)) == len(set(source.groups())) == 133
+    total = np.bincount(source.targets(), minlength=7)
+    for (_, part), share in zip(split.items(), (0.75, 0.1, 0.15), strict=True):
+        found = np.bincount(source.targets()[part], minlength=7)
+        np.testing.assert_allclose(found, total * share, atol=3)
+
+
+def test_the_training_part_can_be_brought_to_the_mean_count_of_its_kinds(tmp_path: Path) -> None:
+    source = of_lesions(tmp_path)
+    train = make_split(source, "75-10-15", seed=0).train
+    targets = source.targets()[train]
+    drawn = source.targets()[rebalanced(train, targets, seed=0)]
+    assert set(Counter(drawn.tolist()).values()) == {round(len(train) / 7)}
+
+
+def test_an_image_may_be_in_either_of_the_two_folders(tmp_path: Path) -> None:
+    root = make(tmp_path)
+    first, second = root / "HAM10000_images_part_1", root / "HAM10000_images_part_2"
+    for path in list(first.iterdir()):
+        path.rename(second / path.name)
+    source = HAM10000(root=root)
+    assert {path.parent.name for path in source.files()} == {second.name}
+    assert len(source) == 4
+    first.rmdir()
+    assert len(HAM10000(root=root)) == 4
+
+
+def test_an_image_in_both_folders_is_one_image(tmp_path: Path) -> None:
+    root = make(tmp_path)
+    first, second = root / "HAM10000_images_part_1", root / "HAM10000_images_part_2"
+    for path in list(second.iterdir()):
+        shutil.copyfile(path, first / path.name)
+    assert len(set(HAM10000(root=root).files())) == len(HAM10000(root=root)) == 4
+
+
+def test_the_second_tree_in_lower_case_that_kaggles_archive_has_is_no_other_data(
+    tmp_path: Path,
+) -> None:
+    root = make(tmp_path)
+    before = HAM10000(root=root)
+    for path in list(root.glob("HAM10000_images_*")):
+        shutil.copytree(path, root / path.name.lower(), dirs_exist_ok=True)
+    after = HAM10000(root=root)
+    assert after.ids() == before.ids()
+    assert after.fingerprint() == before.fingerprint()
+
+
+def test_dataverse_gives_the_metadata_no_ending(tmp_path: Path) -> None:
+    root = make(tmp_path)
+    (root / "HAM10000_metadata.csv").rename(root / "HAM10000_metadata")
+    assert HAM10000(root=root).targets().tolist() == [2, 2, 5, 4]
+
+
+def test_other_files_of_the_download_are_not_read(tmp_path: Path) -> None:
+    root = make(tmp_path)
+    (root / "hmnist_28_28_RGB.csv").write_text("pixel0000,label\n1,2\n")
+    (root / "HAM10000_images_part_1" / "._ISIC_0027419.jpg").write_bytes(b"\0\5\26\7")
+    (root / "HAM10000_images_part_1" / "ISIC_9999999.jpg").write_bytes(b"of no row")
+    assert len(HAM10000(root=root)) == 4
 
 
 def test_unknown_age_and_sex_stay_as_published(tmp_path: Path) -> None:

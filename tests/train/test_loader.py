@@ -15,7 +15,7 @@ from edgekd.errors import RecipeError
 from edgekd.image import to_input
 from edgekd.recipe import ScheduleSpec
 from edgekd.train import augment
-from edgekd.train.loader import TrainImages, batches, epoch_batches, to_float
+from edgekd.train.loader import Feed, TrainImages, batches, epoch_batches, keys_of, to_float
 from edgekd.train.optim import factor
 from edgekd.train.seeding import derive
 
@@ -73,6 +73,47 @@ def test_augmentation_depends_on_seed_epoch_and_image_only() -> None:
     assert torch.equal(load(0, start=2)[0], whole[2])
 
 
+def feed_of(indices: list[int]) -> Feed:
+    steps = augment.build(["random-resized-crop", "hflip", "rotate"], 32)
+    targets = np.arange(200) % 3
+    return Feed(Store(), np.array(indices), targets, steps, 2, False, False, 0)
+
+
+def shown(feed: Feed, plan: list[np.ndarray]) -> dict[int, torch.Tensor]:
+    """Each key's picture."""
+    pixels, _, keys = zip(*feed.load(plan, seed=3, view=1, pin=False), strict=True)
+    return dict(zip(torch.cat(keys).tolist(), torch.cat(pixels), strict=True))
+
+
+def test_the_key_of_an_image_is_its_index_until_it_comes_again() -> None:
+    assert keys_of(np.array([4, 9, 2]), 10).tolist() == [4, 9, 2]
+    assert keys_of(np.array([4, 9, 4, 2, 4]), 10).tolist() == [4, 9, 14, 2, 24]
+    assert keys_of(np.array([], dtype=np.int64), 10).tolist() == []
+
+
+def test_copies_of_an_image_are_augmented_differently() -> None:
+    feed = feed_of([5, 5, 5, 8])
+    plan = feed.plan(3, 1)
+    assert sorted(np.concatenate(plan)) == [5, 8, 205, 405]
+    pictures = shown(feed, plan)
+    assert not torch.equal(pictures[5], pictures[205])
+    assert not torch.equal(pictures[205], pictures[405])
+    ((_, targets, _),) = feed.load([np.array([5, 205, 8])], seed=3, view=1, pin=False)
+    assert targets.tolist() == [5 % 3, 5 % 3, 8 % 3]
+
+
+def test_other_images_and_first_copies_are_as_if_there_were_no_copies() -> None:
+    once, again = feed_of([5, 8, 9, 11]), feed_of([5, 8, 9, 11, 5, 8])
+    expected, pictures = shown(once, once.plan(3, 1)), shown(again, again.plan(3, 1))
+    assert all(torch.equal(pictures[key], picture) for key, picture in expected.items())
+
+
+def test_copies_are_the_same_where_an_epoch_is_taken_up_again() -> None:
+    feed = feed_of([5, 5, 5, 8, 8, 9])
+    whole, rest = shown(feed, feed.plan(3, 1)), shown(feed, feed.plan(3, 1)[2:])
+    assert all(torch.equal(whole[key], picture) for key, picture in rest.items())
+
+
 def test_worker_processes_load_the_same_bytes() -> None:
     """In a process of its own: this one is full of other libraries' threads, which no fork
     survives for sure."""
@@ -93,6 +134,14 @@ def test_every_augmentation_gives_uint8_images_of_the_input_size(name: str) -> N
     changed = augment.build([name], 32)(image)
     assert changed.shape == (3, 32, 32)
     assert changed.dtype == torch.uint8
+
+
+def test_a_transposed_image_has_its_rows_for_columns() -> None:
+    image = torch.arange(3 * 8 * 8, dtype=torch.uint8).reshape(3, 8, 8)
+    assert torch.equal(augment.build(["transpose:1"], 8)(image), image.transpose(1, 2))
+    assert torch.equal(augment.build(["transpose:0"], 8)(image), image)
+    with pytest.raises(RecipeError, match="'transpose:2': expected a probability"):
+        augment.build(["transpose:2"], 8)
 
 
 def test_an_unknown_augmentation_comes_with_a_suggestion() -> None:

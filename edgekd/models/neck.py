@@ -1,0 +1,146 @@
+"""A block between a network's last stage and its pooling: a neck, or a graft.
+
+KDML (arXiv 2212.02931) gives its teacher a block of the students' width (its Table 6 calls it
+Conv6), so that the maps of both can be compared and the students stay as they are. SimKD (Chen et
+al., CVPR 2022) gives its student a projector to the teacher's width and the teacher's own
+classifier behind it; both are deployed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.errors import RecipeError
+from edgekd.recipe import NeckSpec
+
+PROBE = 64  # side of the image with which a network is asked for its last map
+
+
+class NeckedNet(nn.Module):
+    """`fc(mean(neck(body's last map)))`; `last` is what the neck returns, `pooled` its mean.
+
+    What of the body comes after its last map (pooling, classifier) is not in it.
+    """
+
+    def __init__(
+        self, body: nn.Module, neck: nn.Module, fc: nn.Linear, *, is_grafted: bool = False
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.neck = neck
+        self.fc = fc
+        self.is_grafted = is_grafted  # the classifier is a teacher's, and does not learn
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, S, S) to logits (B, C)."""
+        features: Tensor = self.neck(self.body.forward_features(images))  # type: ignore[operator]
+        return self.fc(features.mean(dim=(2, 3)))
+
+
+def add_neck(net: nn.Module, spec: NeckSpec, *, outputs: int, arch: str) -> NeckedNet:
+    """The network with a conv + BN + ReLU of `spec.width` channels, and a new classifier.
+
+    Raises RecipeError for a network whose last map cannot be asked for.
+    """
+    width = _cut(net, arch, "neck")
+    neck = nn.Sequential(
+        nn.Conv2d(width, spec.width, spec.kernel, padding=spec.kernel // 2, bias=False),
+        nn.BatchNorm2d(spec.width),
+        nn.ReLU(),
+    )
+    return NeckedNet(net, neck, nn.Linear(spec.width, outputs))
+
+
+def graft(net: nn.Module, head: nn.Linear, *, arch: str) -> NeckedNet:
+    """The network with SimKD's projector to the width of a teacher's classifier, and that.
+
+    conv1x1 to half of the teacher's width, conv3x3, conv1x1 to its width, each with BN and ReLU.
+    `head` is copied. Raises RecipeError as `add_neck`.
+    """
+    width, wide = _cut(net, arch, "graft"), head.in_features
+    half = max(wide // 2, 1)
+    projector = nn.Sequential(
+        *_conv(width, half, 1),
+        *_conv(half, half, 3),
+        *_conv(half, wide, 1),
+    )
+    fc = nn.Linear(wide, head.out_features, bias=head.bias is not None)
+    fc.load_state_dict(head.state_dict())
+    return NeckedNet(net, projector, fc, is_grafted=True)
+
+
+def freeze_grafted(network: nn.Module) -> None:
+    """A teacher's classifier inside a student does not learn."""
+    for module in network.modules():
+        if isinstance(module, NeckedNet) and module.is_grafted:
+            module.fc.requires_grad_(False)
+
+
+def classifier_of(net: Any, arch: str) -> nn.Linear:
+    """The one linear layer that follows a network's pooling.
+
+    Raises RecipeError where more than that stands between pooling and logits: a projector cannot
+    take its place.
+    """
+    found = getattr(net, "fc", None)
+    if not isinstance(found, nn.Linear) and hasattr(net, "get_classifier"):
+        found = net.get_classifier()
+    hidden = getattr(net, "head_hidden_size", None)
+    is_alone = hidden is None or hidden == getattr(net, "num_features", hidden)
+    if not isinstance(found, nn.Linear) or not is_alone:
+        raise RecipeError(
+            f"{arch}: its classifier cannot be grafted, it is more than one linear layer",
+            hint="give this teacher a `neck:`, which brings a single one",
+        )
+    return found
+
+
+def _conv(width: int, outputs: int, kernel: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(width, outputs, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    ]
+
+
+def _cut(net: Any, arch: str, key: str) -> int:
+    """The channels of the last map; what is not needed for it is taken out of the network."""
+    features = getattr(net, "forward_features", None)
+    if features is None:
+        raise RecipeError(
+            f"{arch}: `{key}` needs a network with a `forward_features`, as timm's have",
+            hint="take the timm: network of this kind",
+        )
+    used: set[nn.Module] = set()
+
+    def note(module: nn.Module) -> Callable[..., None]:
+        return lambda *_: used.add(module)
+
+    handles = [module.register_forward_hook(note(module)) for module in net.modules()]
+    was_training = net.training
+    net.eval()
+    try:
+        with torch.no_grad():
+            last = features(torch.zeros(1, 3, PROBE, PROBE))
+    except Exception as error:  # somebody's network: it may raise anything
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise RecipeError(
+            f"{arch}: `{key}`: its `forward_features` does not take {PROBE}x{PROBE} pixels: {first}"
+        ) from None
+    finally:
+        net.train(was_training)
+        for handle in handles:
+            handle.remove()
+    if not isinstance(last, Tensor) or last.ndim != 4:
+        found = tuple(last.shape) if isinstance(last, Tensor) else type(last).__name__
+        raise RecipeError(
+            f"{arch}: `{key}` needs a last map (B, D, H, W), its `forward_features` returns {found}"
+        )
+    for name, child in net.named_children():
+        if not any(module in used for module in child.modules()):
+            setattr(net, name, nn.Identity())
+    return int(last.shape[1])
