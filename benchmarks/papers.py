@@ -3,7 +3,8 @@
     python benchmarks/papers.py umkd
 
 renders every block of `docs/papers/umkd.md` from `results/*.json` (made by `edgekd sweep`, see
-study.py) and from the tables printed in the paper. A row that was not run says so.
+study.py) and from the tables printed in the paper. A row that was not run says so. The blocks of
+KDML are made in kdml_tables.py.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
+
+import kdml_tables
+from over_seeds import Record, difference, spread, values
 
 from edgekd import published
 from edgekd.rundir import write_text
-from edgekd.sweep import show, table
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs" / "papers"
@@ -52,32 +54,6 @@ NAMES = {
     "mae": "MAE ↓",
     "qwk": "QWK",
 }
-
-Record = dict[str, Any]
-
-
-def values(
-    record: Record, variant: str, metric: str, model: str = "", kind: str = "scores"
-) -> dict[int, float]:
-    """A score by seed, of the seeds that were run."""
-    found = {}
-    for seed in record["seeds"]:
-        cell = record["cells"].get(f"{variant}/{seed}")
-        scores = cell[kind].get(model or record["model"]) if cell else None
-        if scores is not None and scores.get(metric, {}).get("value") is not None:
-            found[seed] = scores[metric]["value"]
-    return found
-
-
-def spread(found: dict[int, float]) -> str:
-    """Mean and standard deviation over seeds."""
-    return show.spread(table.cell_of(len(found), found, {}))
-
-
-def difference(ours: dict[int, float], theirs: dict[int, float]) -> str:
-    """The paired difference over the seeds that both have, with its 95 % interval."""
-    shared = len(set(ours) & set(theirs))
-    return show.difference(table.cell_of(shared, ours, theirs))
 
 
 def methods(record: Record, printed_in: str, scenario: str, metrics: list[str]) -> str:
@@ -121,7 +97,8 @@ def _line(
     second: str,
     seeds: int,
 ) -> str:
-    printed = [f"{row.values[key]:.4f}" if row else "–" for key in ("accuracy", "macc")]
+    keys = ("accuracy", "macc")
+    printed = [published.printed(row.values[key]) if row else "–" for key in keys]
     if row and row.suspect:
         printed[0] += " (?)"
     return "| " + " | ".join([label, *printed, *cells, first, second, str(seeds)]) + " |"
@@ -207,7 +184,13 @@ def umkd() -> dict[str, str]:
     }
 
 
-PAPERS = {"umkd": umkd}
+def kdml() -> dict[str, str]:
+    """The blocks of docs/papers/kdml.md."""
+    has_run = (HERE / "results" / "kdml-ham10000.json").is_file()
+    return kdml_tables.blocks(record_of("kdml-ham10000") if has_run else None)
+
+
+PAPERS = {"umkd": umkd, "kdml": kdml}
 
 
 def render(document: str, blocks: dict[str, str]) -> str:
@@ -221,13 +204,17 @@ def render(document: str, blocks: dict[str, str]) -> str:
     return BLOCK.sub(one, document)
 
 
+def write(name: str) -> Path:
+    """Render a paper's document in its place."""
+    path = DOCS / f"{name}.md"
+    write_text(path, render(path.read_text(encoding="utf-8"), PAPERS[name]()))
+    return path
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("paper", choices=PAPERS)
-    name = parser.parse_args().paper
-    path = DOCS / f"{name}.md"
-    write_text(path, render(path.read_text(encoding="utf-8"), PAPERS[name]()))
-    print(path)
+    print(write(parser.parse_args().paper))
     return 0
 
 
