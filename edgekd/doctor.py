@@ -168,7 +168,13 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     from edgekd.models.network import OnnxTeacher
     from edgekd.train.hardware import check_compile, check_hardware, scoring_device
     from edgekd.train.optim import build_optimizer
-    from edgekd.train.setup import class_counts, make_distiller, quantize_trained, stage_feed
+    from edgekd.train.setup import (
+        class_counts,
+        make_distiller,
+        quantize_trained,
+        stage_feed,
+        trial_labels,
+    )
     from edgekd.train.stages import check_teachers, learns_first
 
     say("dry run: one small batch through every stage and the export")
@@ -191,7 +197,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
         )
     size = recipe.data.input.size
     rows = 4 if outputs != 4 else 5  # shapes (B,) and (C,) must not fit by chance
-    batch = Batch(torch.rand(rows, 3, size, size), torch.arange(rows) % outputs)
+    batch = Batch(torch.rand(rows, 3, size, size), trial_labels(data.task, rows, size))
     found: dict[str, Any] = {"name": recipe.name, "models": {}, "stages": {}}
     for name, stage in recipe.stages.items():
         feed = stage_feed(recipe, data, stage, name)

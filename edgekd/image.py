@@ -172,22 +172,37 @@ def resize(image: UInt8, spec: InputSpec) -> UInt8:
 
     Raises DataError for a picture so narrow that its shorter side at that size makes it huge.
     """
+    height, width = resized_shape((image.shape[0], image.shape[1]), spec)
+    if (height, width) == image.shape[:2]:
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def resize_to(mask: UInt8, height: int, width: int) -> UInt8:
+    """A mask (H, W) in another size: each pixel takes the nearest one's class."""
+    if mask.shape == (height, width):
+        return mask
+    return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+
+
+def resized_shape(shape: tuple[int, int], spec: InputSpec) -> tuple[int, int]:
+    """Height and width that `resize` gives a picture of this height and width.
+
+    Raises DataError for a picture so narrow that its shorter side at that size makes it huge.
+    """
     side = spec.resize or spec.size
-    height, width = image.shape[:2]
+    height, width = shape
     if spec.fit == "stretch":
-        target = (side, side)
-    else:
-        short = min(height, width)
-        target = (max(side, round(width * side / short)), max(side, round(height * side / short)))
-    if target[0] * target[1] > MAX_PIXELS:
+        return side, side
+    short = min(height, width)
+    tall, wide = max(side, round(height * side / short)), max(side, round(width * side / short))
+    if tall * wide > MAX_PIXELS:
         raise DataError(
-            f"{width}x{height} pixels become {target[0]}x{target[1]} when the shorter side is "
+            f"{width}x{height} pixels become {wide}x{tall} when the shorter side is "
             f"resized to {side}, the limit is {MAX_PIXELS // 1_000_000} million pixels",
             hint="crop the picture",
         )
-    if target == (width, height):
-        return image
-    return np.asarray(Image.fromarray(image).resize(target, Image.Resampling.BILINEAR))
+    return tall, wide
 
 
 def center_crop(image: UInt8, size: int) -> UInt8:

@@ -23,7 +23,7 @@ from edgekd.errors import EdgekdError, MissingOnHost, RecipeError, did_you_mean
 
 PACKAGE = Path(__file__).parent
 NOT_PLUGINS = {
-    "tasks": {"base", "fidelity", "scores"},
+    "tasks": {"base", "fidelity", "mask_scores", "scores"},
     "losses": {"base"},
     "runtimes": {"base", "session"},
     "data": {

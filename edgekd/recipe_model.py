@@ -8,6 +8,8 @@ from pydantic import field_validator, model_validator
 
 from edgekd.recipe_base import Key, PerChannel, Positive, Section
 
+KINDS = {"timm", "torchvision", "smp", "file", "onnx"}
+
 
 class NeckSpec(Section):
     """A convolution, BatchNorm and ReLU after the last stage: `last` gets `width` channels.
@@ -25,7 +27,9 @@ class ModelSpec(Section):
 
     LATE: ClassVar[tuple[str, ...]] = ("neck", "graft")
 
-    arch: str  # timm:NAME, torchvision:NAME, file:PATH.py:FUNCTION, onnx:PATH.onnx
+    # timm:NAME, torchvision:NAME, smp:NAME (args: {encoder_name: ...}), file:PATH.py:FUNCTION,
+    # onnx:PATH.onnx
+    arch: str
     pretrained: bool | str = False  # true: the library's weights; or a .safetensors/.pth file
     args: dict[str, Any] = {}  # handed to the network's builder
     taps: dict[str, str] = {}  # tap name -> module path, where it cannot be found by itself
@@ -47,9 +51,10 @@ class ModelSpec(Section):
     @classmethod
     def _has_kind(cls, arch: str) -> str:
         kind = arch.partition(":")[0]
-        if ":" not in arch or kind not in {"timm", "torchvision", "file", "onnx"}:
+        if ":" not in arch or kind not in KINDS:
             raise ValueError(
-                "must start with timm:, torchvision:, file: or onnx: (for example timm:resnet18)"
+                "must start with timm:, torchvision:, smp:, file: or onnx: (for example "
+                "timm:resnet18, smp:unet)"
             )
         return arch
 

@@ -75,7 +75,10 @@ class Predictions:
                 return cls(
                     ids=[str(name) for name in file["ids"]],
                     groups=[str(name) for name in file["groups"]],
-                    targets=file["targets"].astype(np.int64),
+                    # masks keep their small integers: eight times as large they are gigabytes
+                    targets=file["targets"]
+                    if file["targets"].ndim > 1
+                    else file["targets"].astype(np.int64),
                     logits=file["logits"].astype(np.float32),
                 )
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:

@@ -93,7 +93,16 @@ def find_images(data: Path | None, manifest: Manifest) -> TestImages:
     split = split_of(source, spec, _own_subset(manifest))
     check_same_split(source, split, manifest.provenance)
     test = np.asarray(split.test, dtype=np.int64)
-    return TestImages(source, test, source.targets()[test], manifest.input)
+    from edgekd import plugins
+    from edgekd.tasks.base import Task
+
+    task: Any = plugins.load("tasks", manifest.task, Task)  # type: ignore[type-abstract]
+    targets = source.targets()[test]
+    if task.wants_masks:
+        from edgekd.data.read import read_truth
+
+        targets = read_truth(source, test, manifest.input)
+    return TestImages(source, test, targets, manifest.input)
 
 
 def score(

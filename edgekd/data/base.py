@@ -15,7 +15,9 @@ import numpy.typing as npt
 from edgekd.data._digests import digests_of
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3), RGB
+Mask = npt.NDArray[np.uint8]  # (H, W), a class per pixel
 UNLABELLED = -1
+UNKNOWN_PIXEL = 255  # in a mask
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class DataSource(ABC):
 
     classes: tuple[str, ...]  # in index order; for grading in order of severity
     root: Path | None = None
+    has_masks = False  # a class per pixel, besides one target per image
 
     @abstractmethod
     def __len__(self) -> int:
@@ -47,7 +50,10 @@ class DataSource(ABC):
 
     @abstractmethod
     def targets(self) -> npt.NDArray[np.int64]:
-        """All targets (N,) without decoding an image."""
+        """All targets (N,) without decoding an image.
+
+        Where there are masks they count `kinds`: images of each are spread evenly over parts.
+        """
 
     @abstractmethod
     def ids(self) -> Sequence[str]:
@@ -56,6 +62,22 @@ class DataSource(ABC):
     @abstractmethod
     def groups(self) -> Sequence[str]:
         """All groups, in order."""
+
+    def kinds(self) -> Sequence[str]:
+        """The names of what `targets` counts."""
+        return self.classes
+
+    def mask(self, index: int) -> Mask:
+        """The class of every pixel of one image (H, W), 255 where unknown.
+
+        With one class 1 stands for it and 0 for background; else the classes' own numbers. The
+        sides may be a multiple of the image's. Raises DataError that names the file.
+        """
+        raise NotImplementedError
+
+    def mask_files(self) -> Sequence[Path] | None:
+        """The mask file of each sample, if each has one."""
+        return None
 
     def parts(self) -> Sequence[str] | None:
         """The split that comes with the data (`train`, `val`, `test` per image), if any."""
@@ -79,5 +101,5 @@ class DataSource(ABC):
         digest.update(self.targets().tobytes())
         for column in (self.ids(), self.groups(), self.parts() or ()):
             digest.update("\0".join(column).encode())
-        digest.update(b"".join(digests_of(self.files() or ())))
+        digest.update(b"".join(digests_of([*(self.files() or ()), *(self.mask_files() or ())])))
         return digest.hexdigest()

@@ -117,11 +117,11 @@ def check(source: DataSource, split: Split, *, near: bool = True) -> CheckReport
         notes.append("no groups: images of one patient may be in two parts")
     return CheckReport(
         images=len(source),
-        classes=list(source.classes),
+        classes=list(source.kinds()),
         counts={
             part: {
                 name: int((targets[indices] == index).sum())
-                for index, name in enumerate(source.classes)
+                for index, name in enumerate(source.kinds())
             }
             for part, indices in split.items()
         },

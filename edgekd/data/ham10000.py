@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.data.base import DataSource, Sample
+from edgekd.data._masks import read_binary
+from edgekd.data.base import DataSource, Mask, Sample
 from edgekd.errors import DataError
 from edgekd.image import decode
 
@@ -26,15 +27,20 @@ MASKS = "ham10000_segmentations_lesion_tschandl"
 COLUMNS = ("lesion_id", "image_id", "dx", "age", "sex", "localization")
 
 
+KINDS = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+
+
 class HAM10000(DataSource):
     """10,015 dermatoscopic images of 7,470 lesions; the group is the lesion.
 
-    Raises DataError when the metadata, an image or a value is not as published.
+    With `masks` the one class is the lesion, pixel by pixel, and the diagnoses are what is spread
+    evenly over the parts. Raises DataError when the metadata, an image, a mask or a value is not as
+    published.
     """
 
-    classes = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+    classes = KINDS
 
-    def __init__(self, *, root: Path) -> None:
+    def __init__(self, *, root: Path, masks: bool = False) -> None:
         if not root.is_dir():
             raise DataError(f"{root}: no such folder", hint="data.root=FOLDER")
         self.root = root
@@ -42,10 +48,14 @@ class HAM10000(DataSource):
         self._rows = self._read_metadata(entries)
         self._files = self._find_images(entries)
         self._masks = entries.get(MASKS)
-        index = {name: number for number, name in enumerate(self.classes)}
+        index = {name: number for number, name in enumerate(KINDS)}
         self._targets: npt.NDArray[np.int64] = np.array(
             [index[row["dx"]] for row in self._rows], dtype=np.int64
         )
+        self.has_masks = masks
+        if masks:
+            self.classes = ("lesion",)
+            self._check_masks()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -59,26 +69,37 @@ class HAM10000(DataSource):
             group=row["lesion_id"],
         )
 
-    def mask(self, index: int) -> npt.NDArray[np.uint8]:
-        """The lesion's mask (H, W), 0 or 255; its sides may be a multiple of the image's.
+    def kinds(self) -> Sequence[str]:
+        """The diagnoses, with masks too."""
+        return KINDS
 
-        Raises DataError when the masks were not downloaded or this one is missing.
+    def mask(self, index: int) -> Mask:
+        """The lesion's mask (H, W), 0 or 1; its sides may be a multiple of the image's.
+
+        Raises DataError when the masks were not downloaded or this one is missing or not a mask.
         """
-        from PIL import Image
+        return read_binary(self._mask_file(index))  # some of the files have a palette
 
+    def mask_files(self) -> Sequence[Path] | None:
+        """The masks, where they are what is learned."""
+        return [self._mask_file(i) for i in range(len(self))] if self.has_masks else None
+
+    def _mask_file(self, index: int) -> Path:
         if self._masks is None:
             raise DataError(
                 f"{self.root}: there is no folder HAM10000_segmentations_lesion_tschandl",
                 hint="download 'ham10000-lesion-segmentations' (Kaggle: tschandl) into data.root",
             )
-        path = self._masks / f"{self._rows[index]['image_id']}_segmentation.png"
-        try:
-            with Image.open(path, formats=("PNG",)) as picture:
-                return np.asarray(picture.convert("L"))  # some of the files have a palette
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such mask") from None
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(f"{path}: cannot be read as a mask: {error}") from None
+        return self._masks / f"{self._rows[index]['image_id']}_segmentation.png"
+
+    def _check_masks(self) -> None:
+        wanted = [self._mask_file(index) for index in range(len(self))]
+        assert self._masks is not None
+        present = {path.name for path in self._masks.iterdir()}
+        missing = [path for path in wanted if path.name not in present]
+        if missing:
+            raise DataError(f"{missing[0]}: no such mask ({len(missing)} of {len(wanted)} images "
+                            "have none)")  # fmt: skip
 
     def targets(self) -> npt.NDArray[np.int64]:
         """The diagnoses (N,)."""
@@ -123,10 +144,9 @@ class HAM10000(DataSource):
             raise DataError(f"{path}: no rows below the header")
         seen: dict[str, int] = {}
         for line, row in enumerate(rows, 2):
-            if row["dx"] not in self.classes:
+            if row["dx"] not in KINDS:
                 raise DataError(
-                    f"{path}, row {line}: dx is '{row['dx']}', "
-                    f"expected one of {', '.join(self.classes)}"
+                    f"{path}, row {line}: dx is '{row['dx']}', expected one of {', '.join(KINDS)}"
                 )
             if not row["image_id"] or not row["lesion_id"]:
                 raise DataError(f"{path}, row {line}: image_id or lesion_id is empty")

@@ -51,10 +51,10 @@ def check_same_split(source: DataSource, split: Split, recorded: Mapping[str, An
 
 
 def _digest(source: DataSource, indices: Iterable[int]) -> str:
-    ids, targets = source.ids(), source.targets()
+    ids, targets, kinds = source.ids(), source.targets(), source.kinds()
     lines = []
     for index in indices:
         target = int(targets[index])
-        label = "" if target == UNLABELLED else source.classes[target]
+        label = "" if target == UNLABELLED else kinds[target]
         lines.append(f"{ids[index]}\0{label}\n")
     return hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()

@@ -52,7 +52,7 @@ def splits_of(source: DataSource, spec: DataSpec) -> Splits:
         }
     strata = source.targets()
     for number, mask in enumerate(drawn.values()):
-        strata = strata + mask * len(source.classes) * 2**number
+        strata = strata + mask * len(source.kinds()) * 2**number
     whole = make_split(
         source,
         spec.split,
@@ -122,10 +122,10 @@ def _draw(source: DataSource, wanted: SubsetSpec, place: str) -> npt.NDArray[np.
     Of a class that has more images than its count, as many are drawn as pandas' `DataFrame.sample`
     would draw with `random_state` on the class's rows: published subsets were made so.
     """
-    if len(wanted.counts) != len(source.classes):
+    if len(wanted.counts) != len(source.kinds()):
         raise RecipeError(
-            f"{place}.counts: {len(wanted.counts)} numbers for {len(source.classes)} classes "
-            f"({', '.join(source.classes)})"
+            f"{place}.counts: {len(wanted.counts)} numbers for {len(source.kinds())} classes "
+            f"({', '.join(source.kinds())})"
         )
     targets = source.targets()
     chosen = np.zeros(len(targets), dtype=bool)
@@ -153,7 +153,7 @@ def _umkd_code(source: DataSource, members: Indices) -> Split:
     from sklearn.model_selection import StratifiedKFold
 
     targets = source.targets()[members]
-    for name, count in zip(source.classes, np.bincount(targets), strict=False):
+    for name, count in zip(source.kinds(), np.bincount(targets), strict=False):
         if 0 < count < FOLDS:
             raise RecipeError(
                 f"data.split: {UMKD_CODE} needs {FOLDS} images of every class, '{name}' has {count}"

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd import plugins
-from edgekd.data.base import DataSource, Image
+from edgekd.data.base import UNKNOWN_PIXEL, DataSource, Image, Mask
 from edgekd.data.prepared import HINT, PreparedImages, open_prepared
 from edgekd.errors import DataError, RecipeError
-from edgekd.image import resize, to_square
+from edgekd.image import center_crop, resize, resize_to, resized_shape, to_square
 from edgekd.log import warn
 from edgekd.recipe_data import DataSpec, InputSpec
 
@@ -75,6 +75,7 @@ class ImageStore:
         self.budget = _free_bytes() if budget is None else budget
         self.prepared = prepared
         self._kept: dict[int, Image] = {}
+        self._masks: dict[int, Mask] = {}
         self._used = 0
 
     def __len__(self) -> int:
@@ -97,8 +98,21 @@ class ImageStore:
                 self._used += found.nbytes
         return found
 
+    def mask(self, index: int) -> Mask:
+        """The mask that belongs to `self[index]`, resized as it is: uint8 (R, R')."""
+        index = int(index)
+        found = self._masks.get(index)
+        if found is None:
+            height, width = self[index].shape[:2]
+            found = np.ascontiguousarray(resize_to(self.source.mask(index), height, width))
+            if self._used + found.nbytes <= self.budget:
+                found.flags.writeable = False
+                self._masks[index] = found
+                self._used += found.nbytes
+        return found
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": {}, "_used": 0}
+        return {**self.__dict__, "_kept": {}, "_masks": {}, "_used": 0}
 
     def fill(self, progress: Callable[[], object] | None = None) -> None:
         """Decode every image that is not prepared once now; `progress` is called after each.
@@ -147,6 +161,29 @@ def read_squares(
         if progress is not None:
             progress()
     return squares
+
+
+def read_truth(
+    source: DataSource, indices: Sequence[int] | npt.NDArray[np.int64], spec: InputSpec
+) -> npt.NDArray[Any]:
+    """What a network's answers are held against: targets (N,), or masks (N, size, size) of int8.
+
+    Masks are seen as the network sees the images; -1 where a pixel's class is unknown. Raises
+    DataError that names an unreadable file.
+    """
+    if not source.has_masks:
+        return source.targets()[indices]
+    truth = np.empty((len(indices), spec.size, spec.size), dtype=np.int8)
+    for place, index in enumerate(indices):
+        mask = source.mask(int(index))
+        mask = resize_to(mask, *resized_shape((mask.shape[0], mask.shape[1]), spec))
+        truth[place] = labels_of(center_crop(mask, spec.size))
+    return truth
+
+
+def labels_of(mask: Mask) -> npt.NDArray[np.int8]:
+    """A mask's classes with -1 for pixels that are unknown."""
+    return np.where(mask == UNKNOWN_PIXEL, -1, mask).astype(np.int8)
 
 
 def _free_bytes() -> int:

@@ -105,11 +105,12 @@ def empty_problems(source: DataSource, split: Split) -> list[str]:
     """An empty part, a class without training images."""
     targets = source.targets()
     problems = [f"the {part} part is empty" for part, part_of in split.items() if not len(part_of)]
+    kinds = source.kinds()
     counts = {
-        part: (targets[indices, None] == np.arange(len(source.classes))).sum(axis=0)
+        part: (targets[indices, None] == np.arange(len(kinds))).sum(axis=0)
         for part, indices in split.items()
     }
-    for index, name in enumerate(source.classes):
+    for index, name in enumerate(kinds):
         elsewhere = {part: int(counts[part][index]) for part in ("val", "test")}
         if counts["train"][index] == 0:
             seen = " and ".join(f"{n} in {part}" for part, n in elsewhere.items() if n)

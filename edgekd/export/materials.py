@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -101,8 +101,9 @@ class Materials:
             random = np.random.default_rng(spec.seed)
             chosen = np.sort(random.choice(chosen, size=spec.images, replace=False))
         ids, groups = self.source.ids(), self.source.groups()
+        nothing = np.zeros((len(chosen), 0), np.float32)
         truth = Predictions([ids[i] for i in chosen], [groups[i] for i in chosen],
-                            targets[chosen], np.zeros((len(chosen), 0), np.float32))  # fmt: skip
+                            self._truth(chosen), nothing)  # fmt: skip
         self.say(f"choosing layers on {len(chosen)} validation images")
         return Validation(self._squares(chosen), truth)
 
@@ -141,7 +142,15 @@ class Materials:
         """Predictions of any model on `squares_of(part)`."""
         ids, groups, rows = self.source.ids(), self.source.groups(), getattr(self.split, part)
         return Predictions([ids[i] for i in rows], [groups[i] for i in rows],
-                           self.source.targets()[rows], logits)  # fmt: skip
+                           self._truth(rows), logits)  # fmt: skip
+
+    def _truth(self, indices: Ints) -> npt.NDArray[Any]:
+        """Targets, or masks, of some images."""
+        from edgekd.data.read import read_truth
+
+        if not self.task().wants_masks:
+            return self.source.targets()[indices]
+        return read_truth(self.source, indices, self.recipe.data.input)
 
     def _squares(self, indices: Ints) -> UInt8:
         from edgekd.data.read import read_squares

@@ -27,7 +27,7 @@ class Outputs:
     classes that the model knows; None means all of them.
     """
 
-    logits: Tensor  # (B, C)
+    logits: Tensor  # (B, C), or (B, K, H, W)
     taps: dict[str, Tensor]
     head: Callable[[Tensor], Tensor]
     classes: tuple[int, ...] | None = None
@@ -38,13 +38,17 @@ class Batch:
     """One batch as every model gets it."""
 
     images: Tensor  # (B, 3, S, S) in [0, 1]
-    targets: Tensor  # (B,) class index, UNLABELLED where the label is hidden
+    targets: Tensor  # (B,) class index or (B, H, W) of pixels; UNLABELLED where it is hidden
     # what frozen models have said about these images before: {model: {logits, pooled}}
     known: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def labelled(self) -> Tensor:
-        """Mask (B,) of the images whose label may be used."""
-        return self.targets != UNLABELLED
+        """Mask (B,) of the images whose label may be used (all pixels of it known)."""
+        return (
+            (self.targets != UNLABELLED).flatten(1).all(dim=1)
+            if self.targets.ndim > 1
+            else (self.targets != UNLABELLED)
+        )
 
 
 @dataclass  # not frozen, as Batch

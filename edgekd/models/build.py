@@ -42,7 +42,7 @@ def build_network(
     file = Path(spec.pretrained) if initial and isinstance(spec.pretrained, str) else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed if spec.seed is not None else seed)
-        builder = {"timm": _timm, "torchvision": _torchvision, "file": _file, "onnx": _onnx}[kind]
+        builder = BUILDERS[kind]
         net, mean, std = builder(name, spec, outputs, initial and spec.pretrained is True)
         network = Network(net, mean=spec.mean or mean, std=spec.std or std, taps=spec.taps)
         if file is not None and (spec.neck or head) and not is_necked(file):
@@ -163,9 +163,52 @@ def _onnx(name: str, spec: ModelSpec, outputs: int, pretrained: bool) -> Any:
     return OnnxTeacher(Path(name)), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
+def _smp(name: str, spec: ModelSpec, outputs: int, pretrained: bool) -> Any:
+    """segmentation-models-pytorch: a decoder on one of its encoders (`args.encoder_name`)."""
+    try:
+        import segmentation_models_pytorch as smp
+    except ModuleNotFoundError:
+        raise MissingOnHost(
+            "an smp: network needs the package 'segmentation-models-pytorch'",
+            hint="pip install 'edgekd[train]'",
+        ) from None
+    known = [arch.lower() for arch in smp.MODEL_ARCHITECTURES_MAPPING]
+    if name not in known:
+        raise RecipeError(
+            f"segmentation-models-pytorch has no '{name}'", hint=did_you_mean(name, known)
+        )
+    arguments = {"encoder_name": "resnet34", **spec.args}
+    encoder = arguments["encoder_name"]
+    if not str(encoder).startswith("tu-") and encoder not in smp.encoders.get_encoder_names():
+        raise RecipeError(
+            f"smp:{name}: there is no encoder '{encoder}'",
+            hint=did_you_mean(str(encoder), smp.encoders.get_encoder_names())
+            + "; timm's are tu-NAME",
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            net = smp.create_model(
+                name,
+                encoder_weights="imagenet" if pretrained else None,
+                classes=outputs,
+                **arguments,
+            )
+    except TypeError as error:
+        raise RecipeError(f"smp:{name}: `args` do not fit: {error}") from None
+    except Exception as error:
+        if pretrained:
+            raise _no_download(spec.arch, error) from None
+        raise RecipeError(f"smp:{name} cannot be built: {error}") from None
+    return net, IMAGENET_MEAN, IMAGENET_STD
+
+
 def _no_download(arch: str, error: Exception) -> MissingOnHost:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return MissingOnHost(
         f"the pretrained weights of {arch} cannot be fetched: {reason}",
         hint="set `pretrained: path/to/weights.safetensors`, or `pretrained: false`",
     )
+
+
+BUILDERS = {"timm": _timm, "torchvision": _torchvision, "smp": _smp, "file": _file, "onnx": _onnx}

@@ -18,7 +18,7 @@ from edgekd.errors import RecipeError, did_you_mean
 from edgekd.models.neck import NeckedNet
 from edgekd.models.network import Network
 
-NAMES = ("stem", "s1", "s2", "s3", "s4", "last", "pooled")
+NAMES = ("stem", "s1", "s2", "s3", "s4", "last", "pooled", "decoder")
 BEFORE = ".pre"  # after a tap's name: before its last activation
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.PReLU)
 
@@ -29,6 +29,7 @@ class Place:
 
     path: str
     is_input: bool = False
+    item: int | None = None  # of the list that the module is given
 
 
 def locate(network: Network) -> dict[str, Place]:
@@ -39,6 +40,8 @@ def locate(network: Network) -> dict[str, Place]:
         inside = _from_timm(net.body) if hasattr(net.body, "feature_info") else {}
         found = {name: Place(f"body.{at.path}", at.is_input) for name, at in inside.items()}
         found["last"] = Place("neck")
+    elif hasattr(net, "segmentation_head"):
+        found = _from_smp(net)
     elif hasattr(net, "feature_info"):
         found = _from_timm(net)
     elif hasattr(net, "layer1") and hasattr(net, "maxpool"):  # torchvision ResNet family
@@ -60,6 +63,21 @@ def locate(network: Network) -> dict[str, Place]:
                 hint=did_you_mean(place.path, modules),
             )
         found[name] = place
+    return found
+
+
+def _from_smp(net: Any) -> dict[str, Place]:
+    """segmentation-models-pytorch: the decoder is given the encoder's maps, at strides 1, 2, ...
+
+    `last` is the deepest of them; `decoder` the first convolution of the decoder with its
+    BatchNorm and ReLU.
+    """
+    depth = len(net.encoder.out_channels) - 1
+    names = {1: "stem", 2: "s1", 3: "s2", 4: "s3", 5: "s4"}
+    found = {names[i]: Place("decoder", True, i) for i in range(1, min(depth, 5) + 1)}
+    found["last"] = Place("decoder", True, depth)
+    if "decoder.blocks.0.conv1" in dict(net.named_modules()):
+        found["decoder"] = Place("decoder.blocks.0.conv1")
     return found
 
 
@@ -226,7 +244,7 @@ class Recorder:
             place = places[tap]
             module = modules[place.path]
             if place.is_input:
-                module.register_forward_pre_hook(self._keep_input(tap))
+                module.register_forward_pre_hook(self._keep_input(tap, item=place.item))
             else:
                 module.register_forward_hook(self._keep_output(tap))
 
@@ -237,10 +255,13 @@ class Recorder:
 
         return hook
 
-    def _keep_input(self, tap: str, *, copies: bool = False) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def _keep_input(
+        self, tap: str, *, copies: bool = False, item: int | None = None
+    ) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             if self.is_on:  # of a module that is called several times, the last call counts
-                self.maps[tap] = inputs[0].clone() if copies else inputs[0]
+                given = inputs[0] if item is None else inputs[0][item]
+                self.maps[tap] = given.clone() if copies else given
 
         return hook
 

@@ -53,6 +53,7 @@ class Task(ABC):
     name: str
     default_primary: str
     exclusive = True  # classes exclude each other: probabilities sum to 1
+    wants_masks = False  # a target is a class per pixel, read from masks
 
     def __init__(self, *, classes: Sequence[str], primary: str | None = None) -> None:
         self.classes = tuple(classes)

@@ -27,9 +27,13 @@ KNOWN: dict[str, tuple[float, str]] = {
 }
 
 
+NO_MASKS = ("randaugment", "erase")
+
+
 class _Quarter:
-    def __call__(self, image: Tensor) -> Tensor:
-        return torch.rot90(image, int(torch.randint(0, 4, ()).item()), dims=(-2, -1))
+    def __call__(self, *pictures: Tensor) -> Any:
+        turns = int(torch.randint(0, 4, ()).item())
+        return _each(pictures, lambda one: torch.rot90(one, turns, dims=(-2, -1)))
 
 
 class _Transpose:
@@ -40,14 +44,27 @@ class _Transpose:
             raise ValueError("expected a probability from 0 to 1")
         self.probability = probability
 
-    def __call__(self, image: Tensor) -> Tensor:
-        return image.transpose(-2, -1) if torch.rand(()).item() < self.probability else image
+    def __call__(self, *pictures: Tensor) -> Any:
+        turns = torch.rand(()).item() < self.probability
+        return _each(pictures, lambda one: one.transpose(-2, -1) if turns else one)
 
 
-def build(names: list[str], size: int) -> Callable[[Tensor], Tensor]:
+def _each(pictures: tuple[Tensor, ...], change: Callable[[Tensor], Tensor]) -> Any:
+    """The same change of an image and, if there is one, its mask; they keep their kinds."""
+    from torchvision import tv_tensors
+
+    changed = []
+    for one in pictures:
+        is_kind = isinstance(one, tv_tensors.TVTensor)
+        changed.append(tv_tensors.wrap(change(one), like=one) if is_kind else change(one))
+    return changed[0] if len(changed) == 1 else tuple(changed)
+
+
+def build(names: list[str], size: int, *, masks: bool = False) -> Callable[..., Any]:
     """Compose augmentations for uint8 images (3, H, W); the result is (3, size, size).
 
-    Raises RecipeError for an unknown name or a strength that is not a number.
+    With `masks` it takes and returns an image and its mask (1, H, W), moved alike. Raises
+    RecipeError for an unknown name, a strength that is not a number, or what masks cannot follow.
     """
     from torchvision.transforms import v2
 
@@ -57,6 +74,9 @@ def build(names: list[str], size: int) -> Callable[[Tensor], Tensor]:
         name, _, number = entry.partition(":")
         if name not in KNOWN:
             raise RecipeError(f"data.augment: there is no '{name}'", hint=did_you_mean(name, KNOWN))
+        if masks and name in NO_MASKS:
+            raise RecipeError(f"data.augment: a mask cannot follow '{name}'",
+                              hint="hflip, vflip, rotate, shift, zoom, color-jitter")  # fmt: skip
         try:
             value = float(number) if number else KNOWN[name][0]
         except ValueError:

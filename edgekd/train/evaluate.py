@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from edgekd.data.base import DataSource
+from edgekd.data.read import read_truth
 from edgekd.image import center_crop
 from edgekd.models.network import Network
 from edgekd.recipe_data import InputSpec
@@ -23,6 +24,7 @@ def predict(
     *,
     batch: int = 64,
     channels_last: bool = False,
+    masks: bool = False,
 ) -> Predictions:
     """Logits of every image in `indices`, in order, the last partial batch included."""
     was_training = network.training
@@ -41,7 +43,7 @@ def predict(
     return Predictions(
         ids=[ids[int(i)] for i in indices],
         groups=[groups[int(i)] for i in indices],
-        targets=source.targets()[indices],
+        targets=read_truth(source, indices, spec) if masks else source.targets()[indices],
         logits=np.concatenate(pieces) if pieces else np.zeros((0, 1), dtype=np.float32),
     )
 

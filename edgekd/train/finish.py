@@ -82,7 +82,14 @@ def _ask(
         parts[OWN_TEST] = data.splits[own].test  # what it was trained for
     for part, indices in parts.items():
         say(f"scoring {model} on {len(indices)} {part} images")
-        predictions = predict(network, data.store, data.source, indices, recipe.data.input)
+        predictions = predict(
+            network,
+            data.store,
+            data.source,
+            indices,
+            recipe.data.input,
+            masks=data.task.wants_masks,
+        )
         predictions.save(run.predictions(model, part))
     return list(parts)
 
@@ -164,6 +171,7 @@ def _environment(
         "data": data.key,
         "split": split,
         "classes": list(data.task.classes),
+        "kinds": list(data.source.kinds()),
         "caveats": data.caveats,
         "seed": recipe.seed,
         "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from edgekd.data.base import UNLABELLED
+from edgekd.data.read import labels_of
 from edgekd.train.cache import TeacherCache
 from edgekd.train.seeding import derive
 
@@ -22,6 +24,8 @@ class Store(Protocol):
     """Resized uint8 images (H, W, 3) by index."""
 
     def __getitem__(self, index: int) -> npt.NDArray[np.uint8]: ...
+
+    def mask(self, index: int) -> npt.NDArray[np.uint8]: ...
 
 
 def keys_of(indices: Indices, images: int) -> Indices:
@@ -67,42 +71,54 @@ def epoch_batches(
     return pieces
 
 
-class TrainImages(Dataset[tuple[Tensor, int, int]]):
+class TrainImages(Dataset[tuple[Tensor, Tensor, int]]):
     """Augmented images by key; the augmentation of an image depends on (seed, view, key) only.
 
-    Without a teacher cache every epoch is a view of its own.
+    Without a teacher cache every epoch is a view of its own. With `masks` the target of an image is
+    its mask (H, W), which goes through the same geometry.
     """
 
     def __init__(
         self,
         store: Store,
         targets: Indices,
-        augment: Callable[[Tensor], Tensor],
+        augment: Callable[..., Any],
         seed: int,
         view: int,
+        masks: bool = False,
     ) -> None:
         self.store = store
         self.targets = targets  # of all images of the source
         self.augment = augment
         self.seed = seed
         self.view = view
+        self.masks = masks
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, key: int) -> tuple[Tensor, int, int]:
+    def __getitem__(self, key: int) -> tuple[Tensor, Tensor, int]:
         copy, index = divmod(int(key), len(self.targets))
         image = torch.from_numpy(np.array(self.store[index])).permute(2, 0, 1)
         # seeding the global generator is safe: the loop seeds it again before every step
         further = [copy] if copy else []
         torch.manual_seed(derive(self.seed, "augment", self.view, index, *further))
-        return self.augment(image), int(self.targets[index]), int(key)
+        if not self.masks:
+            return self.augment(image), torch.tensor(int(self.targets[index])), int(key)
+        from torchvision import tv_tensors
+
+        mask = tv_tensors.Mask(torch.from_numpy(np.array(self.store.mask(index)))[None])
+        image, mask = self.augment(tv_tensors.Image(image), mask)
+        label = torch.from_numpy(labels_of(mask[0].numpy())).to(torch.int64)
+        if self.targets[index] == UNLABELLED:  # the label is hidden
+            label = torch.full_like(label, UNLABELLED)
+        return image.as_subclass(Tensor), label, int(key)
 
 
-def collate(samples: Sequence[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """uint8 images, targets and keys of one batch."""
+def collate(samples: Sequence[tuple[Tensor, Tensor, int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """uint8 images, targets (B, ...) and keys of one batch."""
     images = torch.stack([image for image, _, _ in samples])
-    targets = torch.tensor([target for _, target, _ in samples], dtype=torch.int64)
+    targets = torch.stack([target for _, target, _ in samples])
     return images, targets, torch.tensor([key for _, _, key in samples], dtype=torch.int64)
 
 
@@ -127,12 +143,13 @@ class Feed:
     store: Store
     indices: Indices  # with `balance: mean` an image may be among them several times
     targets: Indices  # of all images of the source; UNLABELLED where hidden
-    augment: Callable[[Tensor], Tensor]
+    augment: Callable[..., Any]
     batch: int
     drop_last: bool
     balance: bool  # draw all classes equally often
     workers: int
     cache: TeacherCache | None = None
+    masks: bool = False  # the target of an image is its mask
 
     @property
     def keys(self) -> Indices:
@@ -160,7 +177,7 @@ class Feed:
         self, plan: Sequence[Indices], *, seed: int, view: int, pin: bool
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Images (B, 3, S, S) uint8, targets (B,) and keys (B,) of planned batches."""
-        images = TrainImages(self.store, self.targets, self.augment, seed, view)
+        images = TrainImages(self.store, self.targets, self.augment, seed, view, self.masks)
         return batches(images, plan, workers=self.workers, pin=pin)
 
     def known(self, keys: Tensor, epoch: int) -> dict[str, dict[str, Tensor]]:

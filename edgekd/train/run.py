@@ -143,6 +143,7 @@ def _train(
                     recipe.data.input,
                     batch=feed.batch,
                     channels_last=recipe.hardware.channels_last,
+                    masks=data.task.wants_masks,
                 ),
             )
             for model in spec.train

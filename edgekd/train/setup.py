@@ -32,6 +32,8 @@ from edgekd.train.distiller import Distiller, build_terms
 from edgekd.train.loader import Feed, Indices
 from edgekd.train.seeding import derive
 
+MASKS_HINT = "a data set with masks, or data.params.masks=true where it has both"
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -56,6 +58,9 @@ def prepare(recipe: Recipe) -> Prepared:
     source = open_source(recipe.data, plugin_folders(recipe))
     task_class = load("tasks", recipe.task.name, Task)  # type: ignore[type-abstract]
     task = task_class(classes=source.classes, primary=recipe.task.primary)
+    if task.wants_masks and not source.has_masks:
+        raise RecipeError(f"task.name: '{task.name}' needs masks, and '{recipe.data.name}' gives "
+                          "one class per image", hint=MASKS_HINT)  # fmt: skip
     for name, stage in recipe.stages.items():
         score = stage.stop.score if stage.stop else None
         if score is not None and score not in task.curve():
@@ -152,7 +157,7 @@ def make_distiller(
             )
         size = recipe.data.input.size
         images = torch.rand(2, 3, size, size)
-        labels = torch.arange(2) % task.outputs()
+        labels = trial_labels(task, 2, size)
         facts = Facts(task.name, task.classes, tuple(counts), spec.data.batch or recipe.data.batch)
         present = {model: networks[model] for model in (*spec.train, *spec.frozen)}
         _check_widths(present, images, task, name)
@@ -170,22 +175,36 @@ def _check_widths(networks: dict[str, Network], images: Any, task: Task, stage: 
             logits = network(images)
         network.train(was_training)
         found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        if found != (len(images), task.outputs()):
+        wanted = (len(images), *task.logits_shape(images.shape[-1]))
+        if found != wanted:
             is_file = isinstance(network.net, OnnxTeacher)
             raise RecipeError(
                 f"stages.{stage}: '{name}' returns {found} for {len(images)} images, expected "
-                f"logits of shape ({len(images)}, {task.outputs()}), one per class",
+                f"logits of shape {wanted}",
                 hint="an ONNX file must give the logits of these classes as its first output"
                 if is_file
                 else "let its builder take `num_classes`",
             )
         sums = logits.sum(1)
-        if logits.min() >= 0 and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
+        if (
+            task.outputs() > 1
+            and logits.min() >= 0
+            and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
+        ):
             raise RecipeError(
                 f"stages.{stage}: '{name}' returns probabilities (each row sums to 1), expected "
                 "logits",
                 hint="leave out the Softmax at its end",
             )
+
+
+def trial_labels(task: Task, rows: int, size: int) -> torch.Tensor:
+    """Labels of so many images, to try things with: (rows,), or masks (rows, size, size)."""
+    if not task.wants_masks:
+        return torch.arange(rows) % task.outputs()
+    labels = torch.zeros(rows, size, size, dtype=torch.int64)
+    labels[::2, : size // 2, : size // 2] = 1
+    return labels
 
 
 def augmentations(recipe: Recipe, spec: StageSpec) -> list[str]:
@@ -210,7 +229,10 @@ def stage_feed(recipe: Recipe, data: Prepared, spec: StageSpec, name: str) -> Fe
         store=data.store,
         indices=indices,
         targets=targets,
-        augment=build_augment(augmentations(recipe, spec), recipe.data.input.size),
+        augment=build_augment(
+            augmentations(recipe, spec), recipe.data.input.size, masks=data.task.wants_masks
+        ),
+        masks=data.task.wants_masks,
         batch=own.batch or recipe.data.batch,
         drop_last=own.drop_last,
         balance=own.balance is True,
@@ -219,6 +241,8 @@ def stage_feed(recipe: Recipe, data: Prepared, spec: StageSpec, name: str) -> Fe
 
 
 def class_counts(feed: Feed, classes: int) -> list[int]:
-    """Labelled training images per class."""
+    """Labelled training images per class (with masks: per kind of image)."""
     labels = feed.targets[feed.indices]
+    if feed.masks:
+        classes = 0
     return np.bincount(labels[labels >= 0], minlength=classes).tolist()
