@@ -172,7 +172,7 @@ def _smp(name: str, spec: ModelSpec, outputs: int, pretrained: bool) -> Any:
             "an smp: network needs the package 'segmentation-models-pytorch'",
             hint="pip install 'edgekd[train]'",
         ) from None
-    known = [arch.lower() for arch in smp.MODEL_ARCHITECTURES_MAPPING]
+    known = {arch.lower(): cls for arch, cls in smp.MODEL_ARCHITECTURES_MAPPING.items()}
     if name not in known:
         raise RecipeError(
             f"segmentation-models-pytorch has no '{name}'", hint=did_you_mean(name, known)
@@ -185,6 +185,14 @@ def _smp(name: str, spec: ModelSpec, outputs: int, pretrained: bool) -> Any:
             hint=did_you_mean(str(encoder), smp.encoders.get_encoder_names())
             + "; timm's are tu-NAME",
         )
+    if not str(encoder).startswith("tu-"):  # it takes any other word, and does nothing with it
+        fitting = inspect.signature(known[name]).parameters
+        for key in spec.args:
+            if key not in fitting:
+                raise RecipeError(
+                    f"smp:{name}: `args` do not fit: there is no '{key}'",
+                    hint=did_you_mean(key, fitting),
+                )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
