@@ -14,14 +14,14 @@ from edgekd.losses._masks import SEGMENTATION, two_channels
 from edgekd.losses.base import Batch, Clock, Loss, Outputs
 
 
-def residuals(stages: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+def residuals(stages: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """What changes in the attention from each stage to each later one: (pairs, B, h w).
 
     The attention of maps (B, D, H, W) is `mean_c F_c^2`, averaged to the size (h, w) and flattened
     to length 1; so are the differences.
     """
     attentions = [
-        unit_rows(functional.adaptive_avg_pool2d(maps.pow(2).mean(dim=1), list(size)).flatten(1))
+        unit_rows(functional.adaptive_avg_pool2d(maps.pow(2).mean(dim=1), size).flatten(1))
         for maps in stages
     ]
     pairs = combinations(attentions, 2)
@@ -34,7 +34,7 @@ def pixel_similarity(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Te
     All attentions have the smallest height and width among the maps of both networks.
     """
     maps = [*student, *teacher]
-    size = [min(stage.shape[axis] for stage in maps) for axis in (-2, -1)]
+    size = min(stage.shape[-2] for stage in maps), min(stage.shape[-1] for stage in maps)
     return functional.mse_loss(residuals(student, size), residuals(teacher, size))
 
 

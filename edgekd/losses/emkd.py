@@ -1,4 +1,4 @@
-"""Efficient medical image segmentation distillation (Qin et al., IEEE TMI 2021, arXiv 2108.09987)."""
+"""Distillation for medical image segmentation (Qin et al., IEEE TMI 2021, arXiv 2108.09987)."""
 
 from __future__ import annotations
 
