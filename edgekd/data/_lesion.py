@@ -53,11 +53,13 @@ def draw(
     size: int,
     noise: float,
     spread: float,
+    lesion: bool = True,
 ) -> tuple[UInt8, UInt8]:
     """Return a picture (S, S, 3) and its lesion mask (S, S) of 0 and 255.
 
     `severity` lies in [0, 1]. `spread` is the deviation of each cue from it: no single cue
-    suffices. `noise` is the deviation of the pixel noise, in units of full brightness.
+    suffices. `noise` is the deviation of the pixel noise, in units of full brightness. Without a
+    `lesion` the rest of the picture is as with it.
     """
     raggedness, fineness, nearness = np.clip(severity + random.normal(0, spread, 3), 0, 1)
     axis = (2 * np.arange(size, dtype=np.float32) + 1) / size - 1  # the picture spans [-1, 1]
@@ -66,6 +68,8 @@ def draw(
     radius = np.float32(random.uniform(0.38, 0.5))
     distance = np.hypot(x, y)
     border = radius * _outline(np.arctan2(y, x), raggedness, random)
+    if not lesion:
+        border = np.full_like(border, -4)  # nowhere within
     body = _rise((border - distance) / np.float32(random.uniform(0.02, 0.04)))
     cover = body * (1 + np.float32(0.4) * _texture(x, y, fineness, random))
     cover = np.maximum(cover, _spots(x, y, float(radius), nearness, random))

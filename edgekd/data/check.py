@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from edgekd.data._check_masks import MaskReport, check_masks
 from edgekd.data.base import DataSource
 from edgekd.data.splits import Split, split_problems
 from edgekd.errors import DataError
@@ -58,6 +59,7 @@ class CheckReport:
     duplicates: list[list[str]]  # ids of images that are equal, byte for byte or pixel for pixel
     blank: list[str]  # ids of images that are one colour all over
     near: list[Pair]
+    masks: MaskReport | None = None
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -112,6 +114,10 @@ def check(source: DataSource, split: Split, *, near: bool = True) -> CheckReport
         notes.append(f"{unused} images are in no part")
     if len(seen.modes) > 1:
         notes.append("images of several modes: " + ", ".join(seen.modes))
+    masks = check_masks(source, seen.shapes, parts) if source.has_masks else None
+    if masks is not None:
+        problems += masks.problems
+        notes += masks.notes
     groups = np.asarray(source.groups())
     if len(np.unique(groups)) == len(source):
         notes.append("no groups: images of one patient may be in two parts")
@@ -127,12 +133,13 @@ def check(source: DataSource, split: Split, *, near: bool = True) -> CheckReport
         },
         groups={part: len(np.unique(groups[indices])) for part, indices in split.items()},
         unused=unused,
-        sizes=dict(Counter(seen.sizes).most_common()),
+        sizes=dict(Counter(f"{w}x{h}" for h, w in seen.shapes.values()).most_common()),
         modes=dict(Counter(seen.modes).most_common()),
         broken=seen.broken,
         duplicates=[[ids[i] for i in same] for same in duplicates],
         blank=blank,
         near=pairs,
+        masks=masks,
         problems=problems,
         notes=notes,
     )
@@ -146,7 +153,7 @@ class _Seen:
     readable: list[int]
     hashes: UInt64
     thumbs: Thumbs
-    sizes: Counter[str]
+    shapes: dict[int, tuple[int, int]]  # (H, W)
     modes: Counter[str]
     broken: list[str]
     blank: list[int]
@@ -158,7 +165,7 @@ def _read_all(source: DataSource) -> _Seen:
     readable: list[int] = []
     hashes = np.zeros(len(source), dtype=np.uint64)
     thumbs = np.zeros((len(source), THUMB * THUMB), dtype=np.float32)
-    sizes: Counter[str] = Counter()
+    shapes: dict[int, tuple[int, int]] = {}
     modes: Counter[str] = Counter()
     broken: list[str] = []
     blank: list[int] = []
@@ -172,7 +179,7 @@ def _read_all(source: DataSource) -> _Seen:
                 bar.update(task, advance=1, note=f"{len(broken)} broken")
                 continue
             digests[index] = _digest(image, files[index] if files else None)
-            sizes[f"{image.shape[1]}x{image.shape[0]}"] += 1
+            shapes[index] = image.shape[0], image.shape[1]
             modes[_mode(files[index]) if files else "RGB"] += 1
             grey = Image.fromarray(image).convert("L")
             darkest, brightest = grey.getextrema()
@@ -184,7 +191,7 @@ def _read_all(source: DataSource) -> _Seen:
             readable.append(index)
             bar.update(task, advance=1)
     count = len(readable)
-    return _Seen(digests, readable, hashes[:count], thumbs[:count], sizes, modes, broken, blank)
+    return _Seen(digests, readable, hashes[:count], thumbs[:count], shapes, modes, broken, blank)
 
 
 def _digest(image: npt.NDArray[np.uint8], file: Path | None) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.data._masks import read_binary
+from edgekd.data._masks import check_size, image_size, read_binary
 from edgekd.data.base import DataSource, Mask, Sample
 from edgekd.errors import DataError
 from edgekd.image import decode
@@ -38,7 +38,7 @@ class HAM10000(DataSource):
     published.
     """
 
-    classes = KINDS
+    classes: tuple[str, ...] = KINDS
 
     def __init__(self, *, root: Path, masks: bool = False) -> None:
         if not root.is_dir():
@@ -47,7 +47,7 @@ class HAM10000(DataSource):
         entries = {path.name.lower(): path for path in sorted(root.iterdir())}
         self._rows = self._read_metadata(entries)
         self._files = self._find_images(entries)
-        self._masks = entries.get(MASKS)
+        self._masks = _inner(entries.get(MASKS))
         index = {name: number for number, name in enumerate(KINDS)}
         self._targets: npt.NDArray[np.int64] = np.array(
             [index[row["dx"]] for row in self._rows], dtype=np.int64
@@ -78,7 +78,9 @@ class HAM10000(DataSource):
 
         Raises DataError when the masks were not downloaded or this one is missing or not a mask.
         """
-        return read_binary(self._mask_file(index))  # some of the files have a palette
+        path = self._mask_file(index)
+        # some of the files have a palette
+        return check_size(read_binary(path), image_size(self._files[index]), path)
 
     def mask_files(self) -> Sequence[Path] | None:
         """The masks, where they are what is learned."""
@@ -180,3 +182,11 @@ class HAM10000(DataSource):
                 hint="unpack both HAM10000_images_part_1 and HAM10000_images_part_2",
             )
         return [found[row["image_id"]] for row in self._rows]
+
+
+def _inner(folder: Path | None) -> Path | None:
+    """The folder of the masks; an archive that is unpacked into its own name makes it twice."""
+    if folder is None or not folder.is_dir():
+        return None
+    inside = [entry for entry in folder.iterdir() if entry.name.lower() == MASKS]
+    return inside[0] if inside and inside[0].is_dir() else folder

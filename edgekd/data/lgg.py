@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.data._masks import check_size, read_binary
+from edgekd.data._masks import check_size, classes_shown, image_size, read_binary
 from edgekd.data.base import DataSource, Mask, Sample
 from edgekd.errors import DataError
 from edgekd.image import decode
@@ -43,10 +43,7 @@ class LGG(DataSource):
 
     def __init__(self, *, root: Path) -> None:
         self.root = _tree(root)
-        folders = [p for p in sorted(self.root.iterdir()) if FOLDER.fullmatch(p.name)]
-        if not folders:
-            raise DataError(f"{self.root}: no folder is named as TCGA_CS_4941_19960909",
-                            hint="data.root=FOLDER is the one that holds kaggle_3m")  # fmt: skip
+        folders = _folders(self.root)
         self._files: list[Path] = []
         self._masks: list[Path] = []
         for folder in folders:
@@ -64,12 +61,12 @@ class LGG(DataSource):
 
     def mask(self, index: int) -> Mask:
         """1 for tumour, 0 elsewhere (256, 256)."""
-        return check_size(read_binary(self._masks[index]), (256, 256), self._masks[index])
+        path = self._masks[index]
+        return check_size(read_binary(path), image_size(self._files[index]), path)
 
     @cached_property
     def _targets(self) -> npt.NDArray[np.int64]:
-        found = [int(read_binary(path).any()) for path in self._masks]
-        return np.array(found, dtype=np.int64)
+        return classes_shown(len(self), self.mask, 1)[:, 0].astype(np.int64)
 
     def targets(self) -> npt.NDArray[np.int64]:
         """Whether a slice shows tumour (N,); all masks are read for it once."""
@@ -126,10 +123,14 @@ def _tree(root: Path) -> Path:
         raise DataError(f"{root}: no such folder", hint="data.root=FOLDER")
     for inside in ("kaggle_3m", "lgg-mri-segmentation/kaggle_3m", "."):
         folder = root / inside
-        if folder.is_dir() and any(FOLDER.fullmatch(path.name) for path in folder.iterdir()):
+        if folder.is_dir() and _folders(folder):
             return folder
     raise DataError(f"{root}: neither kaggle_3m nor folders named as TCGA_CS_4941_19960909",
                     hint="data.root=FOLDER is the one that holds kaggle_3m")  # fmt: skip
+
+
+def _folders(tree: Path) -> list[Path]:
+    return sorted(p for p in tree.iterdir() if FOLDER.fullmatch(p.name) and p.is_dir())
 
 
 def _slices(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -143,9 +144,12 @@ def _slices(folder: Path) -> tuple[list[Path], list[Path]]:
             masks[path.stem.removesuffix("_mask")] = path
             continue
         found = SLICE.fullmatch(path.name)
-        if found is None:
+        if found is None or _patient(found[1]) != _patient(folder.name):  # groups go by the name
             raise DataError(f"{path}: expected {folder.name}_NUMBER.tif")
-        numbered[int(found[2])] = path
+        twin = numbered.setdefault(int(found[2]), path)
+        if twin is not path:
+            names = sorted((twin.name, path.name))
+            raise DataError(f"{folder}: {names[0]} and {names[1]} are both slice {int(found[2])}")
     files = [numbered[number] for number in sorted(numbered)]
     if not files:
         raise DataError(f"{folder}: no slices (.tif) in this folder")

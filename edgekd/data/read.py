@@ -117,11 +117,13 @@ class ImageStore:
     def fill(self, progress: Callable[[], object] | None = None) -> None:
         """Decode every image that is not prepared once now; `progress` is called after each.
 
-        Stops early, without harm, where the budget is used up.
+        Masks too, where there are any. Stops early, without harm, where the budget is used up.
         """
         for index in self.indices:
             is_prepared = self.prepared is not None and index in self.prepared
             if not is_prepared and self._used + self[index].nbytes > self.budget:
+                return
+            if self.source.has_masks and self._used + self.mask(index).nbytes > self.budget:
                 return
             if progress is not None:
                 progress()
@@ -176,14 +178,17 @@ def read_truth(
     truth = np.empty((len(indices), spec.size, spec.size), dtype=np.int8)
     for place, index in enumerate(indices):
         mask = source.mask(int(index))
-        mask = resize_to(mask, *resized_shape((mask.shape[0], mask.shape[1]), spec))
+        # by the image's own sides: those of a larger mask round to others
+        shown = mask if spec.fit == "stretch" else source[int(index)].image
+        mask = resize_to(mask, *resized_shape((shown.shape[0], shown.shape[1]), spec))
         truth[place] = labels_of(center_crop(mask, spec.size))
     return truth
 
 
 def labels_of(mask: Mask) -> npt.NDArray[np.int8]:
     """A mask's classes with -1 for pixels that are unknown."""
-    return np.where(mask == UNKNOWN_PIXEL, -1, mask).astype(np.int8)
+    # in a type that holds both: into uint8 NumPy would wrap the -1, or refuse it
+    return np.where(mask == UNKNOWN_PIXEL, np.int16(-1), mask).astype(np.int8)
 
 
 def _free_bytes() -> int:

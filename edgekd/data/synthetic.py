@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.data._lesion import Skin, draw, draw_skin
-from edgekd.data.base import DataSource, Image, Sample
+from edgekd.data.base import DataSource, Image, Mask, Sample
 from edgekd.errors import RecipeError
 
 VERSION = 1  # raise it when a change draws other pictures: it is in the fingerprint
+GRADES = ("none", "mild", "moderate", "severe")
 SHARES = (0.45, 0.27, 0.18, 0.10)
 MOST_IMAGES_PER_PATIENT = 4
 LOYALTY = 0.5  # how often an image has its patient's own grade instead of any
@@ -30,10 +31,14 @@ class Synthetic(DataSource):
     and trains on the others. `label_noise` moves that part of the train and val labels to a
     neighbouring grade; test labels are always clean.
 
+    With `masks` the one class is the lesion, pixel by pixel as it was drawn, in the same pictures;
+    the grades are what is spread evenly over the parts. Of the pictures drawn as `none`, the part
+    `empty` shows skin without a lesion.
+
     Raises RecipeError for arguments out of range.
     """
 
-    classes = ("none", "mild", "moderate", "severe")
+    classes: tuple[str, ...] = GRADES
 
     def __init__(
         self,
@@ -46,6 +51,8 @@ class Synthetic(DataSource):
         label_noise: float = 0.06,
         val: float = 0.1,
         test: float = 0.2,
+        masks: bool = False,
+        empty: float = 0.0,
     ) -> None:
         for name, value, low, high in (
             ("images", images, 20, 1_000_000),
@@ -56,6 +63,7 @@ class Synthetic(DataSource):
             ("label_noise", label_noise, 0, 1),
             ("val", val, 0.01, 0.49),
             ("test", test, 0.01, 0.49),
+            ("empty", empty, 0, 1 if masks else 0),
         ):
             if not low <= value <= high:
                 raise RecipeError(f"data.params.{name}: {value} is not in [{low}, {high}]")
@@ -77,6 +85,13 @@ class Synthetic(DataSource):
         moved = self._grades + step
         moved = np.where((moved < 0) | (moved >= len(SHARES)), self._grades - step, moved)
         self._targets[noisy] = moved[noisy]
+        self.has_masks = masks
+        if masks:
+            self.classes = ("lesion",)
+        self._empty = empty
+        # numbers of their own: the other pictures stay as they are
+        chance = np.random.default_rng([seed, 3]).uniform(size=images)
+        self._without = (self._grades == 0) & (chance < empty)
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -89,9 +104,13 @@ class Synthetic(DataSource):
             group=self.groups()[index],
         )
 
-    def mask(self, index: int) -> npt.NDArray[np.uint8]:
-        """The lesion's mask (H, W), 0 or 255."""
-        return self._draw(index)[1]
+    def kinds(self) -> Sequence[str]:
+        """The grades, with masks too."""
+        return GRADES
+
+    def mask(self, index: int) -> Mask:
+        """The lesion's mask (H, W), 0 or 1."""
+        return (self._draw(index)[1] > 0).astype(np.uint8)
 
     def targets(self) -> npt.NDArray[np.int64]:
         """The grades as labelled, noise included (N,)."""
@@ -115,7 +134,9 @@ class Synthetic(DataSource):
 
     def fingerprint(self) -> str:
         """A hash of what is drawn: the arguments, since there are no files."""
-        facts = (VERSION, self.size, self.seed, self.noise, self.cue_noise)
+        facts: tuple[object, ...] = (VERSION, self.size, self.seed, self.noise, self.cue_noise)
+        if self.has_masks:  # without them, hashes are as they were before there were any
+            facts = (*facts, self._empty)
         return hashlib.sha256(f"{super().fingerprint()}{facts}".encode()).hexdigest()
 
     def _draw(self, index: int) -> tuple[Image, npt.NDArray[np.uint8]]:
@@ -129,6 +150,7 @@ class Synthetic(DataSource):
             size=self.size,
             noise=self.noise,
             spread=self.cue_noise,
+            lesion=not self._without[index],
         )
 
     def _skin(self, patient: int) -> Skin:

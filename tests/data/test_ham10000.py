@@ -145,23 +145,98 @@ def test_one_image_folder_and_lower_case_names_do_too(tmp_path: Path) -> None:
     assert HAM10000(root=lower)[0].id == "ISIC_0027419"
 
 
-def test_masks_with_a_palette_become_0_and_255(tmp_path: Path) -> None:
-    root = make(tmp_path)
-    folder = root / "HAM10000_segmentations_lesion_tschandl"
-    folder.mkdir()
-    mask = Image.fromarray(np.eye(4, dtype=np.uint8)).convert("P")
-    mask.putpalette([0, 0, 0, 255, 255, 255])
-    mask.save(folder / "ISIC_0027419_segmentation.png")
-    source = HAM10000(root=root)
-    np.testing.assert_array_equal(source.mask(0), np.eye(4, dtype=np.uint8) * 255)
-    with pytest.raises(DataError, match=r"ISIC_0025030_segmentation\.png: no such mask"):
-        source.mask(1)
+def add_masks(root: Path, folder: Path | None = None, times: int = 3) -> Path:
+    """A mask for every row of ROWS, `times` the sides of its image; the first has a palette."""
+    folder = folder or root / "HAM10000_segmentations_lesion_tschandl"
+    folder.mkdir(parents=True)
+    for number, row in enumerate(ROWS):
+        mask = np.zeros((15 * times, 20 * times), dtype=np.uint8)
+        mask[: (number + 2) * times, : 7 * times] = 1
+        picture = Image.fromarray(mask * np.uint8(255))
+        if number == 0:
+            picture = Image.fromarray(mask).convert("P")
+            picture.putpalette([0, 0, 0, 255, 255, 255])
+        picture.save(folder / f"{row.split(',')[1]}_segmentation.png")
+    return root
 
 
-def test_a_mask_without_the_masks_folder_says_what_to_download(tmp_path: Path) -> None:
+def test_with_masks_the_lesion_is_the_class_and_diagnoses_are_the_kinds(tmp_path: Path) -> None:
+    root = add_masks(make(tmp_path))
+    source, plain = HAM10000(root=root, masks=True), HAM10000(root=root)
+    assert source.classes == ("lesion",)
+    assert source.kinds() == plain.kinds() == plain.classes
+    assert (source.has_masks, plain.has_masks) == (True, False)
+    assert source.targets().tolist() == plain.targets().tolist() == [2, 2, 5, 4]
+    assert source.groups() == plain.groups()
+    assert [path.name for path in source.mask_files() or ()][:2] == [
+        "ISIC_0027419_segmentation.png", "ISIC_0025030_segmentation.png",
+    ]  # fmt: skip
+    assert plain.mask_files() is None
+    assert HAM10000.classes == plain.classes  # of the class, not of this one
+
+
+def test_masks_three_times_the_images_sides_are_0_and_1(tmp_path: Path) -> None:
+    source = HAM10000(root=add_masks(make(tmp_path)), masks=True)
+    for index in range(4):
+        mask = source.mask(index)
+        assert mask.shape == (45, 60)
+        assert mask.dtype == np.uint8
+        assert mask[: (index + 2) * 3, :21].all()
+        assert mask.sum() == (index + 2) * 3 * 21
+
+
+def test_masks_with_a_palette_become_0_and_1(tmp_path: Path) -> None:
+    root = add_masks(make(tmp_path), times=1)
+    source = HAM10000(root=root)  # one may look at them without learning them
+    assert source.mask(0)[:3, 6:8].tolist() == [[1, 0], [1, 0], [0, 0]]
+
+
+def test_masks_unpacked_into_a_folder_of_their_own_name_are_found(tmp_path: Path) -> None:
+    name = "HAM10000_segmentations_lesion_tschandl"
+    add_masks(make(tmp_path), folder=tmp_path / name / name)
+    assert HAM10000(root=tmp_path, masks=True).mask(1).any()
+
+
+def test_a_changed_mask_is_other_data_only_where_masks_are_learned(tmp_path: Path) -> None:
+    root = add_masks(make(tmp_path))
+    before = [HAM10000(root=root, masks=masks).fingerprint() for masks in (False, True)]
+    path = root / "HAM10000_segmentations_lesion_tschandl" / "ISIC_0026769_segmentation.png"
+    Image.fromarray(np.zeros((45, 60), dtype=np.uint8)).save(path)
+    after = [HAM10000(root=root, masks=masks).fingerprint() for masks in (False, True)]
+    assert (before[0] == after[0], before[1] == after[1]) == (True, False)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_without_the_masks_folder_it_says_what_to_download(tmp_path: Path, masks: bool) -> None:
     with pytest.raises(DataError, match="no folder HAM10000_segmentations") as caught:
-        HAM10000(root=make(tmp_path)).mask(0)
+        HAM10000(root=make(tmp_path), masks=masks).mask(0)
     assert "ham10000-lesion-segmentations" in (caught.value.hint or "")
+
+
+def test_missing_masks_are_named_before_anything_is_learned(tmp_path: Path) -> None:
+    root = add_masks(make(tmp_path))
+    folder = root / "HAM10000_segmentations_lesion_tschandl"
+    for name in ("ISIC_0025030", "ISIC_0031633"):
+        (folder / f"{name}_segmentation.png").unlink()
+    with pytest.raises(DataError, match=r"0025030_segmentation\.png: no such mask \(2 of 4 images"):
+        HAM10000(root=root, masks=True)
+    with pytest.raises(DataError, match=r"0025030_segmentation\.png: no such mask$"):
+        HAM10000(root=root).mask(1)
+
+
+def test_a_mask_of_another_picture_or_with_grey_values_is_refused(tmp_path: Path) -> None:
+    root = add_masks(make(tmp_path))
+    folder = root / "HAM10000_segmentations_lesion_tschandl"
+    Image.fromarray(np.zeros((60, 45), dtype=np.uint8)).save(
+        folder / "ISIC_0025030_segmentation.png"
+    )
+    grey = np.arange(45 * 60).reshape(45, 60).astype(np.uint8)
+    Image.fromarray(grey).save(folder / "ISIC_0026769_segmentation.png")
+    source = HAM10000(root=root, masks=True)
+    with pytest.raises(DataError, match=r"0025030_segm.*: 45x60 pixels, its image has 20x15"):
+        source.mask(1)
+    with pytest.raises(DataError, match=r"0026769_segm.*: 256 grey values"):
+        source.mask(2)
 
 
 def test_missing_images_are_counted_and_the_first_is_named(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgekd.data.base import Mask
 from edgekd.data.folder import Folder
-from edgekd.data.read import ImageStore, open_source, read_squares
+from edgekd.data.read import ImageStore, labels_of, open_source, read_squares, read_truth
 from edgekd.data.synthetic import Synthetic
 from edgekd.errors import DataError, RecipeError
-from edgekd.image import resize, to_square
+from edgekd.image import center_crop, resize, to_square
 from edgekd.recipe_data import DataSpec, InputSpec
 from tests.data.plain import Plain
 
@@ -132,3 +133,103 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=r"1\.png: cannot be read as an image"):
             read()
+
+
+class Masked(Plain):
+    """Images (H, W), black and white as their masks, which are `times` as large."""
+
+    has_masks = True
+
+    def __init__(self, shape: tuple[int, int], times: int = 1, count: int = 3) -> None:
+        # blocks of 4 pixels, and which are white is drawn from the number of the image
+        grid = [
+            np.random.default_rng(n).integers(0, 2, (shape[0] // 4 + 1, shape[1] // 4 + 1))
+            for n in range(count)
+        ]
+        self.masks = [
+            np.kron(cells, np.ones((4 * times, 4 * times)))[: shape[0] * times, : shape[1] * times]
+            for cells in grid
+        ]
+        images = [
+            np.repeat(255 * mask[::times, ::times, None], 3, 2).astype(np.uint8)
+            for mask in self.masks
+        ]
+        super().__init__([0] * count, images=images)
+        self.read = 0
+
+    def mask(self, index: int) -> Mask:
+        self.read += 1
+        return self.masks[index].astype(np.uint8)
+
+
+STRETCH = InputSpec(size=32)
+CROPPED = [InputSpec(size=31, resize=40, fit="shorter"), InputSpec(size=24, fit="shorter"),
+           InputSpec(size=24, resize=33)]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", [STRETCH, *CROPPED])
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("shape", [(64, 64), (67, 101), (101, 67), (45, 60)])
+def test_a_mask_goes_where_its_image_goes(
+    shape: tuple[int, int], times: int, spec: InputSpec
+) -> None:
+    source = Masked(shape, times)
+    store = ImageStore(source, spec)
+    truth, squares = read_truth(source, [2, 0], spec), read_squares(source, [2, 0], spec)
+    assert truth.shape == (2, spec.size, spec.size)
+    assert truth.dtype == np.int8
+    for place, index in enumerate((2, 0)):
+        assert store.mask(index).shape == store[index].shape[:2]
+        np.testing.assert_array_equal(truth[place], center_crop(store.mask(index), spec.size))
+        clear = np.abs(squares[place, ..., 0].astype(int) - 128) > 100  # not on a border
+        assert clear.mean() > 0.25
+        agree = (squares[place, ..., 0] > 128) == (truth[place] > 0)
+        assert agree[clear].mean() > 0.98
+
+
+def test_a_mask_larger_than_its_image_lands_on_the_same_pixels() -> None:
+    """A reduced image has rounded sides: 67 x 100 of 400 x 600. At the size of the input those of
+    the mask round to others, and the crop would begin elsewhere."""
+    spec = InputSpec(size=224, fit="shorter")
+    source = Masked((67, 100))
+    source.masks = [np.kron(np.eye(2), np.ones((200, 300)))] * 3
+    assert ImageStore(source, spec).mask(0).shape == (224, 334)
+    truth = read_truth(source, [0], spec)[0]
+    np.testing.assert_array_equal(truth, center_crop(ImageStore(source, spec).mask(0), 224))
+    assert truth[0].tolist() == [1] * 112 + [0] * 112
+
+
+def test_unknown_pixels_are_minus_one() -> None:
+    mask = np.array([[0, 1, 255, 126]], dtype=np.uint8)
+    assert labels_of(mask).tolist() == [[0, 1, -1, 126]]
+    source = Masked((16, 16), count=1)
+    source.masks = [np.full((16, 16), 255)]
+    assert (read_truth(source, [0], InputSpec(size=8)) == -1).all()
+
+
+def test_without_masks_the_truth_is_the_targets() -> None:
+    assert read_truth(Plain([3, 1, 2]), [2, 0], InputSpec(size=8)).tolist() == [2, 3]
+
+
+def test_the_store_reads_a_mask_once_and_fills_with_masks() -> None:
+    source = Masked((16, 16))
+    store = ImageStore(source, InputSpec(size=8))
+    store.fill()
+    assert source.read == 3  # worker processes share what is here, and nothing that they read
+    first = store.mask(1)
+    assert source.read == 3
+    assert not first.flags.writeable
+    copy = pickle.loads(pickle.dumps(store))
+    np.testing.assert_array_equal(copy.mask(1), first)
+    assert copy.source.read == 4
+
+
+def test_masks_count_towards_the_budget() -> None:
+    source = Masked((16, 16), count=6)
+    store = ImageStore(source, InputSpec(size=8), budget=2 * 8 * 8 * 4)
+    store.fill()
+    filled = source.read
+    assert filled <= 3
+    for index in range(6):
+        assert store.mask(index).shape == (8, 8)
+    assert source.read == filled + 4

@@ -136,6 +136,130 @@ def test_every_augmentation_gives_uint8_images_of_the_input_size(name: str) -> N
     assert changed.dtype == torch.uint8
 
 
+EXACT = ["hflip:1", "vflip:1", "rotate90", "transpose:1", "random-crop"]
+SMOOTH = ["rotate", "shift:0.3", "zoom:0.5", "random-resized-crop"]
+
+
+def blob(size: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
+    """An image whose red is its mask, of no symmetry, and the mask (1, H, W)."""
+    from torchvision import tv_tensors
+
+    mask = torch.zeros(1, size, size, dtype=torch.uint8)
+    mask[:, 8:30, 14:40] = 1
+    mask[:, 30:44, 14:22] = 1
+    image = torch.randint(0, 256, (3, size, size), dtype=torch.uint8)
+    image[0] = 255 * mask[0]
+    return tv_tensors.Image(image), tv_tensors.Mask(mask)
+
+
+@pytest.mark.parametrize("name", [*EXACT, *SMOOTH, "zoom:0"])
+def test_a_mask_moves_with_its_image(name: str) -> None:
+    steps = augment.build([name], 40, masks=True)
+    seen = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        image, mask = steps(*blob())
+        assert image.shape == (3, 40, 40)
+        assert mask.shape == (1, 40, 40)
+        assert set(mask.unique().tolist()) <= {0, 1}  # no grey in between
+        red, white = image[0] > 127, mask[0] == 1
+        if name in SMOOTH:  # a pixel on the border may fall to either side
+            assert (red != white).float().mean() < 0.06
+            inside = torch.nn.functional.avg_pool2d(mask.float(), 7, 1, 3)[0]
+            settled = (inside == 0) | (inside == 1)
+            assert torch.equal(red[settled], white[settled])
+        else:
+            assert torch.equal(red, white)
+        seen.add(tuple(mask.flatten().tolist()))
+    if name in {"rotate90", "random-crop", *SMOOTH}:
+        assert len(seen) > 1
+
+
+def test_all_of_them_together_move_a_mask_with_its_image() -> None:
+    steps = augment.build([*SMOOTH[:3], *EXACT, "color-jitter"], 40, masks=True)
+    for seed in range(8):
+        torch.manual_seed(seed)
+        image, mask = steps(*blob())
+        red, white = image[0].float(), mask[0] == 1
+        if white.any() and not white.all():
+            assert red[white].mean() > red[~white].mean() + 60
+
+
+def test_colours_change_and_the_mask_does_not() -> None:
+    image, mask = blob(40)
+    changed, same = augment.build(["color-jitter:0.5"], 40, masks=True)(image, mask)
+    assert not torch.equal(changed, image)
+    assert torch.equal(same, mask)
+
+
+def test_known_augmentations_are_tried_with_masks_or_refused() -> None:
+    tried = {name.partition(":")[0] for name in [*EXACT, *SMOOTH, "color-jitter"]}
+    assert tried | set(augment.NO_MASKS) == set(augment.KNOWN)
+
+
+@pytest.mark.parametrize("name", augment.NO_MASKS)
+def test_what_a_mask_cannot_follow_is_refused(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"a mask cannot follow '{name}'") as caught:
+        augment.build(["hflip", f"{name}:0.5"], 32, masks=True)
+    assert "rotate" in (caught.value.hint or "")
+    augment.build([name], 32)
+
+
+class MaskStore(Store):
+    def __getitem__(self, index: int) -> np.ndarray:
+        image = np.array(super().__getitem__(index))
+        image[..., 0] = 255 * (self.mask(index) == 1)
+        return image
+
+    def mask(self, index: int) -> np.ndarray:
+        mask = np.zeros((40, 40), dtype=np.uint8)
+        mask[index % 10 + 5 : 25, 8:20] = 1
+        if index % 2:
+            mask[30:, 30:] = 255
+        return mask
+
+
+def masked(names: list[str], targets: np.ndarray) -> TrainImages:
+    steps = augment.build(names, 32, masks=True)
+    return TrainImages(MaskStore(), targets, steps, seed=3, view=2, masks=True)
+
+
+def test_batches_hold_masks_that_fit_their_images() -> None:
+    images = masked(["hflip", "rotate90", "transpose"], np.zeros(50, dtype=np.int64))
+    ((pixels, labels, keys),) = batches(images, [np.array([4, 7, 54])], workers=0, pin=False)
+    assert pixels.dtype == torch.uint8
+    assert type(pixels) is torch.Tensor
+    assert labels.shape == (3, 32, 32)
+    assert labels.dtype == torch.int64
+    assert keys.tolist() == [4, 7, 54]
+    assert torch.equal(pixels[:, 0] == 255, labels == 1)
+    assert (labels[0] == -1).sum() == 0  # an even image has no unknown pixels
+    assert (labels[1] == -1).sum() == 36  # what the crop leaves of 10 x 10
+    assert not torch.equal(labels[0], labels[2])  # a copy is augmented by itself
+
+
+def test_the_same_seed_moves_an_image_as_it_does_without_masks() -> None:
+    names = ["random-resized-crop", "hflip", "rotate", "color-jitter"]
+    with_masks = masked(names, np.zeros(50, dtype=np.int64))
+    without = TrainImages(MaskStore(), np.zeros(50, dtype=np.int64), augment.build(names, 32), 3, 2)
+    for index in range(4):
+        assert torch.equal(with_masks[index][0], without[index][0])
+
+
+def test_where_the_label_is_hidden_every_pixel_is() -> None:
+    targets = np.array([0, -1, 1, -1])
+    images = masked(["hflip"], targets)
+    labels = [images[key][1] for key in (0, 1, 2, 3, 5)]  # 5 is a copy of 1
+    assert [bool((label == -1).all()) for label in labels] == [False, True, False, True, True]
+
+
+def test_unmasked_targets_are_what_they_were() -> None:
+    images = TrainImages(Store(), np.array([2, -1]), augment.build([], 32), 3, 2)
+    ((_, targets, _),) = batches(images, [np.array([0, 1])], workers=0, pin=False)
+    assert targets.tolist() == [2, -1]
+    assert targets.dtype == torch.int64
+
+
 def test_a_transposed_image_has_its_rows_for_columns() -> None:
     image = torch.arange(3 * 8 * 8, dtype=torch.uint8).reshape(3, 8, 8)
     assert torch.equal(augment.build(["transpose:1"], 8)(image), image.transpose(1, 2))
