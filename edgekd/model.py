@@ -50,7 +50,10 @@ class Model:
         self.runtime = self._session.runtime_name
 
     def predict(self, picture: Picture) -> Prediction:
-        """Classify one picture: a path, the bytes of an encoded file, or uint8 RGB (H, W, 3).
+        """Ask about one picture: a path, the bytes of an encoded file, or uint8 RGB (H, W, 3).
+
+        A model of masks also gives `mask`, uint8 (H, W) of the picture, upright by its EXIF
+        orientation: 0 is background, 1 the one class, or the classes' own numbers.
 
         Raises DataError for what is no picture, BundleError after `close`, or if the model gives
         outputs that are not finite; MissingOnHost for DICOM that needs a package.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from edgekd.commands.common import (
 )
 from edgekd.errors import EdgekdError, GateFailed, MissingOnHost
 
+if TYPE_CHECKING:
+    from edgekd.predict import Prediction
+
 
 def predict(
     target: Annotated[Path, typer.Argument(metavar="BUNDLE|RUN")],
@@ -27,20 +30,30 @@ def predict(
     runtime: RuntimeName = None,
     device: Device = "",
     threads: Threads = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write each picture's mask and overlay (PNG) below this folder; for a model of "
+            "masks.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Classify pictures (DICOM too), alone or in folders: file, class, probability, flags."""
+    """Ask about pictures (DICOM too), alone or in folders: file, class, probability, flags, or
+    of masks file, class, probability and each class's area."""
+    from dataclasses import replace
+
     from edgekd.predict import predict as predict_images
 
     rows = []
     for row in predict_images(
-        target, images, artifact=artifact, runtime=runtime, device=device, threads=threads or 0
-    ):
-        rows.append(row)
+        target, images, artifact=artifact, runtime=runtime, device=device, threads=threads or 0,
+        masks=masks,
+    ):  # fmt: skip
+        rows.append(replace(row, mask=None))  # those of a thousand pictures would fill the memory
         if not json and row.error is None:
-            flagged = [name for name, is_flagged in row.flags.items() if is_flagged]
-            shown = [row.file, row.label, f"{row.probability:.4f}"]
-            typer.echo("\t".join([*shown, ",".join(flagged) or "-"] if row.flags else shown))
+            typer.echo("\t".join(_fields(row)))
     if json:
         print_json([row.as_dict() for row in rows])
     broken = [row for row in rows if row.error is not None]
@@ -49,6 +62,16 @@ def predict(
         first = (missing or broken)[0]
         message = f"{len(broken)} of {len(rows)} files could not be read, first {first.error}"
         raise MissingOnHost(message, hint=first.needs or None) if missing else EdgekdError(message)
+
+
+def _fields(row: Prediction) -> list[str]:
+    """What is printed of one picture."""
+    shown = [row.file, row.label, f"{row.probability:.4f}"]
+    if row.flags:
+        shown.append(",".join(name for name, is_up in row.flags.items() if is_up) or "-")
+    for name, area in row.areas.items():
+        shown.append(f"{name} {100 * area:.2f} % ({row.pixels[name]} px)")
+    return [*shown, row.mask_file] if row.mask_file else shown
 
 
 def verify(

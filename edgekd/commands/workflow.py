@@ -171,10 +171,17 @@ def _other_bundles(target: Path) -> list[Path]:
 def report(
     targets: Annotated[list[Path], typer.Argument(metavar="RUN|BUNDLE|DIR...")],
     out: Annotated[Path | None, typer.Option(help="Folder to write (default: RUN/report).")] = None,
+    pictures: Annotated[
+        bool,
+        typer.Option(
+            "--pictures",
+            help="Masks: put test pictures into the page, which is then as private as they are.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Tables and plots as html, md, csv and json."""
-    _report(targets, out, json)
+    _report(targets, out, json, pictures=pictures)
 
 
 def run(
@@ -244,11 +251,11 @@ def _distill(recipe: Recipe, run: RunDir, fresh: bool, name: str) -> Any:
     return done
 
 
-def _report(targets: list[Path], out: Path | None, json: bool) -> None:
+def _report(targets: list[Path], out: Path | None, json: bool, *, pictures: bool = False) -> None:
     from edgekd.report.render import report as render
     from edgekd.report.table import terminal
 
-    files = render(targets, out=out)
+    files = render(targets, out=out, pictures=pictures)
     if json:
         print_json(files.summary)
         return

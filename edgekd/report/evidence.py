@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekd import plugins, stats
+from edgekd.report.mask_records import SubjectKind
 from edgekd.report.records import Subject
 from edgekd.report.sources import Sources
 from edgekd.results import Predictions
@@ -17,7 +19,14 @@ from edgekd.tasks.scores import f1_per_class
 RESAMPLES = 500  # enough for a whisker in a picture; the gate draws its own
 BINS = 15  # as in the score `ece`
 
-Kind = Literal["teacher", "student", "artifact"]
+
+@dataclass(frozen=True)
+class Wanted:
+    """Test predictions that the page shows, if they were kept: the file's name, and ours."""
+
+    file: str
+    label: str
+    kind: SubjectKind
 
 
 def known_task(name: str, classes: list[str], primary: str | None) -> Task | None:
@@ -32,20 +41,22 @@ def known_task(name: str, classes: list[str], primary: str | None) -> Task | Non
     return task
 
 
-def subjects(sources: Sources, task: Task, artifacts: list[str]) -> list[Subject]:
-    """Teacher, student and the named artifacts, as far as their test predictions were kept."""
-    wanted: list[tuple[str, str, Kind]] = []
+def wanted(sources: Sources, artifacts: list[str]) -> list[Wanted]:
+    """Teacher, student and the named artifacts."""
     teacher, student = model_names(sources)
-    if teacher:
-        wanted.append((teacher, teacher, "teacher"))
+    found = [Wanted(teacher, teacher, "teacher")] if teacher else []
     if student:
-        wanted.append((student, f"{student} fp32", "student"))
-    wanted += [(name, f"{student} {name}", "artifact") for name in artifacts]
+        found.append(Wanted(student, f"{student} fp32", "student"))
+    return found + [Wanted(name, f"{student} {name}", "artifact") for name in artifacts]
+
+
+def subjects(sources: Sources, task: Task, shown: list[Wanted]) -> list[Subject]:
+    """Those of `shown` whose test predictions were kept."""
     found = []
-    for file, label, kind in wanted:
-        predictions = sources.predictions(file)
+    for one in shown:
+        predictions = sources.predictions(one.file)
         if predictions is not None and (predictions.targets >= 0).any():
-            found.append(subject(predictions, task, label, kind))
+            found.append(subject(predictions, task, one.label, one.kind))
     return found
 
 
@@ -59,7 +70,7 @@ def model_names(sources: Sources) -> tuple[str | None, str | None]:
     return teacher, student
 
 
-def subject(predictions: Predictions, task: Task, label: str, kind: Kind) -> Subject:
+def subject(predictions: Predictions, task: Task, label: str, kind: SubjectKind) -> Subject:
     """Everything the page shows of one set of predictions."""
     labelled = predictions.targets >= 0
     targets = predictions.targets[labelled]

@@ -249,8 +249,10 @@ def data_card(card: DataCard) -> Grid:
     note = "No group (patient, lesion) is in more than one part."
     if card.shared_groups:
         note = f"Warning: {plural(card.shared_groups, 'group')} in more than one part."
-    columns = [Column("Class"), *(Column(part, True) for part in card.parts), Column("all", True)]
-    return Grid("Images per class and part", columns, rows, [note])
+    name = card.counted
+    columns = [Column(name.capitalize()), *(Column(part, True) for part in card.parts),
+               Column("all", True)]  # fmt: skip
+    return Grid(f"Images per {name} and part", columns, rows, [note])
 
 
 def _repeats(card: DataCard) -> int:

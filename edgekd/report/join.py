@@ -9,7 +9,7 @@ from typing import Any
 import edgekd
 from edgekd.recipe import Recipe
 from edgekd.recipe_load import digest
-from edgekd.report import evidence, gates, paper, similarity, sources, training
+from edgekd.report import evidence, gates, masks, paper, similarity, sources, training
 from edgekd.report.records import PYTORCH, GateView, ModelScores, ReportData
 from edgekd.report.rows import host_tables, to_look_at
 from edgekd.report.sources import Sources
@@ -18,8 +18,10 @@ from edgekd.tasks.base import Task
 from edgekd.tasks.fidelity import FIDELITY
 
 
-def join(run: Path) -> ReportData:
+def join(run: Path, *, pictures: bool = False) -> ReportData:
     """Read one run or bundle and join what belongs together.
+
+    `pictures` puts those of the test images that are shown in, where answers are masks.
 
     Raises DataError for a folder that is neither, BundleError or DataError for a damaged file.
     """
@@ -39,6 +41,8 @@ def join(run: Path) -> ReportData:
     beside, unknown = paper.rows(recipe, found.scores)
     notes += [*left_out, *unknown]
     stages = training.stages(found, primary)
+    shown = evidence.wanted(found, to_look_at(hosts, manifest))
+    is_masks = task is not None and task.wants_masks
     if task is None:
         notes.append(f"the task '{name}' is not one of edgekd's own: per-class figures, "
                      "confusions and calibration are not shown")  # fmt: skip
@@ -56,9 +60,11 @@ def join(run: Path) -> ReportData:
         hosts=hosts,
         scores=_all_scores(found),
         gates=_gates(found, label),
-        subjects=evidence.subjects(found, task, to_look_at(hosts, manifest)) if task else [],
+        subjects=evidence.subjects(found, task, shown) if task and not is_masks else [],
         stages=stages,
-        data=training.data_card(found, classes),
+        data=training.data_card(found, masks.kind_names(found), "kind")
+        if is_masks
+        else training.data_card(found, classes),
         provenance=_provenance(found),
         recipe_yaml=found.recipe_yaml,
         siblings=_siblings(recipe),
@@ -66,6 +72,7 @@ def join(run: Path) -> ReportData:
         similarities=maps,
         similarities_missing=missing,
         beside=beside,
+        masks=masks.evidence(found, task, shown, pictures=pictures) if task and is_masks else None,
     )
 
 

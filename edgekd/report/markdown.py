@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from edgekd.report import grids
 from edgekd.report.grid import escape
-from edgekd.report.page import Section
 from edgekd.report.records import ReportData
+from edgekd.report.section import Section
 from edgekd.report.words import plural
 
 

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
-from edgekd.report import gates, grids, heatmap, paper, plots, similarity, table
-from edgekd.report.grid import Grid
+from edgekd.report import (
+    gates,
+    grids,
+    heatmap,
+    mask_sections,
+    paper,
+    pictures,
+    plots,
+    similarity,
+    table,
+)
 from edgekd.report.records import HostTable, ReportData, Row
+from edgekd.report.section import Section
 from edgekd.report.words import NOT_MEASURED, NOT_RUN, plural, ratio, score, significant
-
-
-@dataclass
-class Section:
-    """A heading with tables and figures; `missing` says why there are none."""
-
-    id: str
-    title: str
-    lead: str = ""
-    grids: list[Grid] = field(default_factory=list)
-    figures: list[tuple[str, str]] = field(default_factory=list)  # SVG, caption
-    folded: list[Grid] = field(default_factory=list)  # behind a <details>
-    fold_title: str = ""
-    missing: str = ""
-    source: str = ""  # a listing
 
 
 def html(runs: list[ReportData], parts: list[list[Section]]) -> str:
@@ -45,6 +40,7 @@ def html(runs: list[ReportData], parts: list[list[Section]]) -> str:
             style=Markup(style),
             svg=Markup,
             several=several,
+            pictures=any(pictures.shown(data.masks.cases) for data in runs if data.masks),
             comparison=[grid for grid in comparison if grid],
             runs=[
                 {"data": data, "id": f"run{index}", "verdicts": verdicts(data),
@@ -127,12 +123,16 @@ def _like_for_like(host: HostTable, row: Row) -> tuple[str, str, str]:
 def sections(data: ReportData, key: str) -> list[Section]:
     """All sections, in reading order. None is ever left out: an empty one says why.
 
-    Except the similarity of layers and a paper's figures, for recipes that ask for them.
+    Except the similarity of layers and a paper's figures, for recipes that ask for them. Masks have
+    kinds of images and cases in place of classes, confusions and calibration.
     """
     looked = bool(data.similarities or data.similarities_missing)
-    makers = (_results, *([_paper] if data.beside else []), _latency, _classes, _confusions,
-              _calibration, _training, *([_similarity] if looked else []), _gates, _data,
-              _provenance)  # fmt: skip
+    answers: tuple[Callable[[ReportData, str], Section], ...]
+    answers = (_classes, _confusions, _calibration)
+    if data.masks is not None:
+        answers = (mask_sections.kinds, mask_sections.cases)
+    makers = (_results, *([_paper] if data.beside else []), _latency, *answers, _training,
+              *([_similarity] if looked else []), _gates, _data, _provenance)  # fmt: skip
     return [make(data, key) for make in makers]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from edgekd.report.figure import (
     plain_ticks,
     svg,
 )
+from edgekd.report.mask_records import MaskSubject
 from edgekd.report.records import Curve, HostTable, ReportData, Row, StageCurves, Subject
 from edgekd.report.words import integer, significant
 
@@ -126,27 +128,61 @@ def per_class(data: ReportData, name: str) -> str | None:
     subjects = data.subjects
     if not subjects:
         return None
-    classes, each = len(data.classes), 0.8 / len(subjects)
-    with canvas(max(2.0, 0.24 * classes * len(subjects) + 1.2)) as (figure, axes):
-        for index, one in enumerate(subjects):
-            places = np.arange(classes) + (index - (len(subjects) - 1) / 2) * each
-            values = np.array([value or 0.0 for value in one.recall])
+    counted = list(zip(data.classes, subjects[0].support, strict=True))
+    bars = [(one, one.recall, one.recall_low, one.recall_high) for one in subjects]
+    words = "Sensitivity per class; the same figures are in the table below"
+    return _bars(counted, bars, "sensitivity (recall), with 95 % CI", name, words)
+
+
+def per_kind(data: ReportData, name: str) -> str | None:
+    """Mean F-score of masks per kind of image with intervals, one bar per model."""
+    if data.masks is None or not data.masks.subjects:
+        return None
+    counted = [(kind.name, kind.images) for kind in data.masks.kinds]
+    bars = [
+        (
+            one,
+            [f.fscore for f in one.kinds],
+            [f.low for f in one.kinds],
+            [f.high for f in one.kinds],
+        )
+        for one in data.masks.subjects
+    ]
+    words = "F-score per kind of image; the same figures are in the table below"
+    return _bars(counted, bars, "F-score, mean of images, with 95 % CI", name, words)
+
+
+Known = Sequence[float | None]
+
+
+def _bars(
+    counted: list[tuple[str, int]],
+    bars: Sequence[tuple[Subject | MaskSubject, Known, Known, Known]],
+    label: str,
+    name: str,
+    words: str,
+) -> str:
+    """Values from 0 to 1 with their bounds, a bar per subject at each of the named places."""
+    count, each = len(counted), 0.8 / len(bars)
+    with canvas(max(2.0, 0.24 * count * len(bars) + 1.2)) as (figure, axes):
+        for index, (one, known, lows, highs) in enumerate(bars):
+            places = np.arange(count) + (index - (len(bars) - 1) / 2) * each
+            values = np.array([value or 0.0 for value in known])
             axes.barh(places, values, each * 0.9, label=one.label, color=_subject_colour(one),
                       hatch=HATCHES[index % len(HATCHES)], alpha=0.75, edgecolor=INK,
                       linewidth=0.6)  # fmt: skip
-            for place, low, high in zip(places, one.recall_low, one.recall_high, strict=True):
+            for place, low, high in zip(places, lows, highs, strict=True):
                 if low is not None and high is not None:
                     axes.plot([low, high], [place, place], color=INK, lw=1.2)
-        ticks = [f"{_short(label)}\nn = {integer(n)}"
-                 for label, n in zip(data.classes, subjects[0].support, strict=True)]  # fmt: skip
-        axes.set_yticks(range(classes), ticks)
+        ticks = [f"{_short(text)}\nn = {integer(n)}" for text, n in counted]
+        axes.set_yticks(range(count), ticks)
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
         axes.set_xlim(0, 1)
-        axes.set_xlabel("sensitivity (recall), with 95 % CI")
+        axes.set_xlabel(label)
         figure.legend(loc="outside lower left", ncols=1, labelspacing=0.35)
-        return svg(figure, name, "Sensitivity per class; the same figures are in the table below")
+        return svg(figure, name, words)
 
 
 def reliability(subjects: list[Subject], name: str) -> str | None:
@@ -209,7 +245,7 @@ def _colour(row: Row) -> str:
     return {"fp32": SERIES[1], "int8": SERIES[2], "fp16": SERIES[3]}.get(family, SERIES[4])
 
 
-def _subject_colour(subject: Subject) -> str:
+def _subject_colour(subject: Subject | MaskSubject) -> str:
     return {"teacher": SERIES[0], "student": SERIES[1], "artifact": SERIES[2]}[subject.kind]
 
 

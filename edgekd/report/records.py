@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from edgekd.report.mask_records import MaskEvidence, SubjectKind
 from edgekd.results import CkaMap, Latency, Score
 
 PYTORCH = "PyTorch"  # the runtime of a model that was trained but not exported
@@ -146,7 +147,7 @@ class Subject:
     """One set of test predictions, looked at closely."""
 
     label: str
-    kind: Literal["teacher", "student", "artifact"]
+    kind: SubjectKind
     images: int
     groups: int
     support: list[int]  # images per class
@@ -185,10 +186,11 @@ class DataCard:
     """How many images and groups of each class went into which part."""
 
     parts: list[str]
-    classes: list[str]
+    classes: list[str]  # of masks: the kinds of images
     images: list[list[int]]  # class x part
     groups: list[int]  # per part
     shared_groups: int  # groups found in more than one part (a leak)
+    counted: str = "class"  # or kind
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ class ReportData:
     similarities: list[CkaMap] = field(default_factory=list)
     similarities_missing: list[str] = field(default_factory=list)  # wanted by the recipe
     beside: list[PaperRow] = field(default_factory=list)
+    masks: MaskEvidence | None = None  # in place of `subjects` where answers are masks
 
     @property
     def latest_host(self) -> HostTable:

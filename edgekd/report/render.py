@@ -9,8 +9,10 @@ from typing import Any
 
 import edgekd
 from edgekd import bundle
+from edgekd.errors import DataError
 from edgekd.report import flat, markdown, page, sources
 from edgekd.report.join import join
+from edgekd.report.mask_records import PRIVATE
 from edgekd.report.records import ReportData
 from edgekd.results import dump_json
 from edgekd.rundir import RunDir, write_text
@@ -30,15 +32,22 @@ class ReportFiles:
     data: list[ReportData] = field(repr=False)  # for `table.terminal`
 
 
-def report(targets: Sequence[Path], *, out: Path | None = None) -> ReportFiles:
+def report(
+    targets: Sequence[Path], *, out: Path | None = None, pictures: bool = False
+) -> ReportFiles:
     """Make the report of runs, bundles, or folders of them.
 
     It is written to `out`; by default into the one target (RUN/report, DIR/report, and
     BUNDLE/bench/report, which is outside what the manifest lists), or into ./report for several.
-    Raises DataError for a target that is neither run nor bundle.
+    `pictures` puts the test images that are shown into the page, which is then as private as they
+    are; else masks are drawn on a plain ground. Raises DataError for a target that is neither run
+    nor bundle, and for `pictures` where no target has masks.
     """
     folders = sources.expand(list(targets))
-    runs = [join(folder) for folder in folders]
+    runs = [join(folder, pictures=pictures) for folder in folders]
+    if pictures and not any(data.masks for data in runs):
+        raise DataError("--pictures: only reports on masks show pictures, and none of these is one",
+                        hint="leave --pictures out")  # fmt: skip
     folder = out or _default(list(targets))
     files = ReportFiles(
         html=folder / "index.html",
@@ -59,13 +68,22 @@ def report(targets: Sequence[Path], *, out: Path | None = None) -> ReportFiles:
                 "schema_version": SCHEMA_VERSION,
                 "edgekd": edgekd.__version__,
                 "summary": files.summary,
-                "runs": [asdict(data) for data in runs],
+                "runs": [_tree(data) for data in runs],
             }
         ),
     }
     for path, text in texts.items():
         write_text(path, text)
     return files
+
+
+def _tree(data: ReportData) -> dict[str, Any]:
+    """For report.json: without what may show or name a patient."""
+    tree = asdict(data)
+    for case in (tree["masks"] or {}).get("cases", ()):
+        for key in PRIVATE:
+            del case[key]
+    return tree
 
 
 def _default(targets: list[Path]) -> Path:

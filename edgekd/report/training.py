@@ -47,8 +47,9 @@ def _chosen(rows: list[dict[str, Any]], model: str, select: str) -> int | None:
     return best[-1] if best else None
 
 
-def data_card(sources: Sources, classes: list[str]) -> DataCard | None:
-    """Count split.csv. Its targets are class indices, or names; -1 is an image without label."""
+def data_card(sources: Sources, classes: list[str], counted: str = "class") -> DataCard | None:
+    """Count split.csv. Its targets are indices of classes, or of kinds of images where there are
+    masks, or names; -1 is an image without label."""
     if sources.run is None:
         return None
     counts: dict[tuple[str, str], int] = {}
@@ -68,6 +69,7 @@ def data_card(sources: Sources, classes: list[str]) -> DataCard | None:
         images=[[counts.get((name, part), 0) for part in parts] for name in names],
         groups=[sum(part in found for found in parts_of.values()) for part in parts],
         shared_groups=sum(len(found) > 1 for found in parts_of.values()),
+        counted=counted,
     )
 
 
