@@ -192,10 +192,10 @@ def resized_shape(shape: tuple[int, int], spec: InputSpec) -> tuple[int, int]:
     """
     side = spec.resize or spec.size
     height, width = shape
-    if spec.fit == "stretch":
-        return side, side
-    short = min(height, width)
-    tall, wide = max(side, round(height * side / short)), max(side, round(width * side / short))
+    tall, wide = side, side
+    if spec.fit == "shorter":
+        short = min(height, width)
+        tall, wide = max(side, round(height * side / short)), max(side, round(width * side / short))
     if tall * wide > MAX_PIXELS:
         raise DataError(
             f"{width}x{height} pixels become {wide}x{tall} when the shorter side is "
