@@ -96,7 +96,7 @@ def find_images(data: Path | None, manifest: Manifest) -> TestImages:
     from edgekd import plugins
     from edgekd.tasks.base import Task
 
-    task: Any = plugins.load("tasks", manifest.task, Task)  # type: ignore[type-abstract]
+    task: Any = plugins.load("tasks", manifest.task, Task)
     targets = source.targets()[test]
     if task.wants_masks:
         from edgekd.data.read import read_truth
