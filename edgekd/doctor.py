@@ -169,6 +169,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     from edgekd.train.hardware import check_compile, check_hardware, scoring_device
     from edgekd.train.optim import build_optimizer
     from edgekd.train.setup import (
+        check_full_batch,
         class_counts,
         make_distiller,
         quantize_trained,
@@ -206,6 +207,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
             present = quantize_trained(recipe, name, networks, data)
             distiller = make_distiller(recipe, name, present, data.task, counts)
             build_optimizer(stage.optimizer, distiller)  # its names fit
+            check_full_batch(distiller, feed, name)
             distiller.train()
             tried = batch
             if distiller.tied_to_batch():

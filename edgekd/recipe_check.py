@@ -80,6 +80,8 @@ def _check_used(recipe: Recipe) -> None:
 
 def _references(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Places outside the stages that name a model, or an ensemble."""
+    for ensemble, members in recipe.ensembles.items():
+        yield from ((f"ensembles.{ensemble}", member) for member in members)
     yield "export.model", recipe.export.model
     yield from (("export.also", name) for name in recipe.export.also)
     if recipe.export.reference:
@@ -110,6 +112,8 @@ def _check_stage(recipe: Recipe, name: str, stage: StageSpec) -> None:
                     f"stages.{name}.losses.{term_name}: model '{model}' is in "
                     f"neither `train` nor `frozen` of this stage"
                 )
+    if stage.update == "alternate":
+        _check_alternate(name, stage)
     if stage.cache and not stage.frozen:
         raise ValueError(f"stages.{name}.cache: the stage has no frozen teacher")
     untaught = set(stage.train) - {term.to for term in stage.losses.values()}
@@ -121,6 +125,19 @@ def _check_stage(recipe: Recipe, name: str, stage: StageSpec) -> None:
                 f"stages.{name}.train: '{model}' is an ONNX file, "
                 "which can only be a frozen teacher"
             )
+
+
+def _check_alternate(name: str, stage: StageSpec) -> None:
+    place = f"stages.{name}.update"
+    if stage.accumulate > 1:
+        raise ValueError(f"{place}: `alternate` steps on every batch: leave out `accumulate`")
+    for key, term in stage.losses.items():
+        if term.to not in stage.train:
+            raise ValueError(f"{place}: the term '{key}' teaches '{term.to}', whose turn never "
+                             "comes: it is frozen")  # fmt: skip
+        if not term.stop_gradient:
+            raise ValueError(f"{place}: with `alternate` one model learns at a time, so "
+                             f"losses.{key}.stop_gradient cannot be false")  # fmt: skip
 
 
 def _check_graft(recipe: Recipe, name: str, teacher: str) -> None:

@@ -79,9 +79,3 @@ class StageSpec(Section):
     # their order, each with what the others say after their own step (deep mutual learning)
     update: Literal["joint", "alternate"] = "joint"
     stop: StopSpec | None = None  # end before `epochs` where nothing gets better
-
-    @model_validator(mode="after")
-    def _alternates_whole_batches(self) -> StageSpec:
-        if self.update == "alternate" and self.accumulate > 1:
-            raise ValueError("`update: alternate` steps on every batch: leave out `accumulate`")
-        return self

@@ -133,10 +133,11 @@ def bench(
                           f"expected {LEAST_S:g} or more, or 0 for none",
                           hint="--energy 10")  # fmt: skip
     every = []
-    for one in [target, *_other_bundles(target)]:
+    wanted = artifact.split(",") if artifact else None
+    for one in _bundles(target, wanted):
         rows = bench_target(
             one,
-            artifacts=artifact.split(",") if artifact else None,
+            artifacts=wanted,
             runtime=runtime,
             device=device,
             batches=numbers(batch, "--batch"),
@@ -157,15 +158,28 @@ def bench(
         print_json([row.model_dump(mode="json") for row in every])
 
 
-def _other_bundles(target: Path) -> list[Path]:
-    """The bundles besides a run's main one: single models beside their ensemble, say."""
-    from edgekd.bundle import is_bundle
+def _bundles(target: Path, artifacts: list[str] | None) -> list[Path]:
+    """The target, and of a run the bundles of `export.also`: those that have the artifacts.
+
+    Where none has them it is the target, which says so.
+    """
+    from edgekd.bundle import is_bundle, read_manifest
+    from edgekd.recipe_load import load
     from edgekd.rundir import RunDir
 
     run = RunDir(target)
-    if is_bundle(target) or not run.recipe.is_file() or not run.others.is_dir():
-        return []
-    return sorted(filter(is_bundle, run.others.iterdir()))
+    if is_bundle(target) or not run.recipe.is_file():
+        return [target]
+    names = load(run.recipe).export.also
+    others = [folder for folder in map(run.bundle_of, names) if is_bundle(folder)]
+    if not artifacts or not others:
+        return [target, *others]
+    found = [
+        one
+        for one, folder in [(target, run.bundle), *zip(others, others, strict=True)]
+        if is_bundle(folder) and set(artifacts) <= set(read_manifest(folder).artifacts)
+    ]
+    return found or [target]
 
 
 def report(

@@ -79,7 +79,9 @@ def export(
 
 
 def _others(run: RunDir) -> list[Path]:
-    return sorted(filter(is_bundle, run.others.iterdir())) if run.others.is_dir() else []
+    """The bundles of the recipe's `export.also` that are there."""
+    names = recipe_load.load(run.recipe).export.also if run.recipe.is_file() else []
+    return [folder for folder in map(run.bundle_of, names) if is_bundle(folder)]
 
 
 def _made(run: RunDir, make: Sequence[str] | None, reason: str | None, say: Say) -> list[Manifest]:

@@ -16,8 +16,8 @@ class DML(Loss):
 
     A stage of K peers has K terms: each `to` one peer and `from` all others. The divergences are
     averaged, not the logits (`kd` does that). Labels are not needed. As published: weight 1 beside
-    cross-entropy 1, and no temperature, that is 1. Each peer is held against the others' answers of
-    the same step, where the paper updates one peer after the other on a batch.
+    cross-entropy 1, and no temperature, that is 1. The paper updates one peer after the other on a
+    batch, which is the stage's `update: alternate`; else all answer before any of them moves.
     """
 
     tasks = SINGLE_LABEL

@@ -53,6 +53,8 @@ def build_network(
                 )
             load_weights(network, file, new_head=True)
             file = None
+        if spec.neck is not None or head is not None:
+            _check_end(spec)
         if spec.neck is not None:
             network.net = add_neck(net, spec.neck, outputs=outputs, arch=spec.arch)
         elif head is not None:
@@ -60,6 +62,17 @@ def build_network(
     if file is not None:
         load_weights(network, file, new_head=new_head)
     return network
+
+
+def _check_end(spec: ModelSpec) -> None:
+    """A network with a neck ends in the mean and a linear layer, whatever its own end was."""
+    for key, plain in (("drop_rate", 0), ("global_pool", "avg")):
+        if spec.args.get(key, plain) != plain:
+            raise RecipeError(
+                f"{spec.arch}: `args: {{{key}: {spec.args[key]}}}` has no meaning with a neck or a "
+                "graft, which bring an end of their own: mean and one linear layer",
+                hint=f"leave out `{key}`",
+            )
 
 
 def is_necked(path: Path) -> bool:

@@ -81,22 +81,46 @@ def freeze_grafted(network: nn.Module) -> None:
 
 
 def classifier_of(net: Any, arch: str) -> nn.Linear:
-    """The one linear layer that follows a network's pooling.
+    """The one linear layer that follows the mean of a network's last map.
 
-    Raises RecipeError where more than that stands between pooling and logits: a projector cannot
-    take its place.
+    Raises RecipeError where more than that stands between the map and the logits (a norm, a hidden
+    layer, another pooling): a projector cannot take its place.
     """
+    if isinstance(net, NeckedNet):
+        return net.fc
     found = getattr(net, "fc", None)
     if not isinstance(found, nn.Linear) and hasattr(net, "get_classifier"):
         found = net.get_classifier()
-    hidden = getattr(net, "head_hidden_size", None)
-    is_alone = hidden is None or hidden == getattr(net, "num_features", hidden)
-    if not isinstance(found, nn.Linear) or not is_alone:
+    if not isinstance(found, nn.Linear) or not _is_alone(net, found):
         raise RecipeError(
-            f"{arch}: its classifier cannot be grafted, it is more than one linear layer",
+            f"{arch}: its classifier cannot be grafted, it is more than one linear layer of the "
+            "mean of the last map",
             hint="give this teacher a `neck:`, which brings a single one",
         )
     return found
+
+
+def _is_alone(net: Any, head: nn.Linear) -> bool:
+    """Does `head(mean(last map))` give the network's logits? Tried on one random image."""
+    image = torch.rand(1, 3, PROBE, PROBE, generator=torch.Generator().manual_seed(0))
+    kept: list[Tensor] = []
+    was_training = net.training
+    net.eval()
+    try:
+        with torch.no_grad():
+            if hasattr(net, "forward_features"):
+                kept.append(net.forward_features(image))
+                logits = net(image)
+            else:  # torchvision's ResNets
+                handle = net.avgpool.register_forward_pre_hook(lambda _, x: kept.append(x[0]))
+                logits = net(image)
+                handle.remove()
+            joined = head(kept[0].mean(dim=(2, 3)))
+    except Exception:  # somebody's network: it may raise anything
+        return False
+    finally:
+        net.train(was_training)
+    return joined.shape == logits.shape and torch.allclose(joined, logits, rtol=1e-3, atol=1e-4)
 
 
 def _conv(width: int, outputs: int, kernel: int) -> list[nn.Module]:
@@ -126,16 +150,20 @@ def _cut(net: Any, arch: str, key: str) -> int:
     try:
         with torch.no_grad():
             last = features(torch.zeros(1, 3, PROBE, PROBE))
+            wider = features(torch.zeros(1, 3, PROBE, 2 * PROBE))
     except Exception as error:  # somebody's network: it may raise anything
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise RecipeError(
-            f"{arch}: `{key}`: its `forward_features` does not take {PROBE}x{PROBE} pixels: {first}"
+            f"{arch}: `{key}` needs a network that takes images of any size; {PROBE}x{PROBE} and "
+            f"{PROBE}x{2 * PROBE} pixels were tried: {first}"
         ) from None
     finally:
         net.train(was_training)
         for handle in handles:
             handle.remove()
-    if not isinstance(last, Tensor) or last.ndim != 4:
+    # the axis that grows with the image's width must be the last
+    is_map = isinstance(last, Tensor) and last.ndim == 4 and last.shape[3] < wider.shape[3]
+    if not is_map:
         found = tuple(last.shape) if isinstance(last, Tensor) else type(last).__name__
         raise RecipeError(
             f"{arch}: `{key}` needs a last map (B, D, H, W), its `forward_features` returns {found}"

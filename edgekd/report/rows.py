@@ -156,9 +156,13 @@ def _role(recipe: Recipe | None, model: str) -> str:
         return "model"
     if model in recipe.deployed():
         return "student"
-    terms = [term for stage in recipe.stages.values() for term in stage.losses.values()]
-    teaches = any(model in term.from_ for term in terms)
-    return "teacher" if teaches or model == recipe.export.reference else "model"
+    is_teacher = model == recipe.export.reference
+    for stage in recipe.stages.values():
+        terms = stage.losses.values()
+        teaches = any(model in term.from_ for term in terms)
+        learns = any(model == term.to and term.from_ for term in terms)  # then it is a peer
+        is_teacher = is_teacher or (teaches and not learns)
+    return "teacher" if is_teacher else "model"
 
 
 def _fact(found: Sources, model: str, key: str) -> int | None:

@@ -24,6 +24,7 @@ class Outlook:
 
     todo: list[Values]  # what may be tried now, in order
     left: int  # how many trials are not finished, of this key and of all after it
+    best: Values  # where it stands
 
 
 def axes_of(search: SearchSpec) -> dict[str, list[object]]:
@@ -81,13 +82,13 @@ def outlook(axes: Axes, start: Values, scores: Mapping[Point, float | None], ope
         if unfinished:
             todo = [values for values in unfinished if point(axes, values) not in open_]
             later = sum(len(axes[other]) - 1 for other in keys[number + 1 :])
-            return Outlook(todo, len(unfinished) + later)
+            return Outlook(todo, len(unfinished) + later, best)
         known = scores[point(axes, best)]
         for values in line:
             score = scores[point(axes, values)]
             if score is not None and (known is None or score > known):
                 best, known = values, score
-    return Outlook([], 0)
+    return Outlook([], 0, best)
 
 
 def point(axes: Axes, values: Values) -> Point:

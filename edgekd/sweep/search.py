@@ -127,6 +127,8 @@ class Search:
         done = [found for found in self._found() if found.state.name == "COMPLETE"]
         if not done:
             return None
+        if self.search.method == "coordinate":  # of values alike it stays at the recipe's own
+            done = [one for one in done if dict(one.params) == self._outlook().best] or done
         sign = 1.0 if self.direction == "higher" else -1.0
         first = max(done, key=lambda found: (sign * found.value, -found.number))
         return first.number, dict(first.params), float(first.value)

@@ -153,10 +153,16 @@ def is_scored(recipe: Recipe, run: RunDir, data: Prepared, keys: dict[str, str])
 
 def forget_results(run: RunDir) -> None:
     """Remove what was made from the trained weights, before other weights take their place."""
-    run.environment.unlink(missing_ok=True)
-    run.scores.unlink(missing_ok=True)
+    forget_scores(run)
     for folder in (run.root / "models", run.root / "predictions", run.analysis):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_scores(run: RunDir) -> None:
+    """Remove what says that the run is scored. What its artifacts said of the same weights stays:
+    an export that is up to date would not ask them again."""
+    run.environment.unlink(missing_ok=True)
+    run.scores.unlink(missing_ok=True)
 
 
 def _environment(

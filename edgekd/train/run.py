@@ -11,23 +11,25 @@ from typing import Any
 
 import torch
 
+from edgekd.bundle import is_bundle, read_manifest
 from edgekd.data.splits import write_split
 from edgekd.errors import MissingOnHost
 from edgekd.log import say, warn
 from edgekd.recipe import Recipe
 from edgekd.recipe_load import to_yaml
-from edgekd.rundir import RunDir, only_one, write_text
+from edgekd.rundir import RunDir, only_one, sha256, write_text
 from edgekd.stage_keys import stage_keys
 from edgekd.train import stages
 from edgekd.train.cache_build import with_cache
 from edgekd.train.choose import Scores, choice_of
 from edgekd.train.evaluate import predict, quick_scores
-from edgekd.train.finish import finish, forget_results, is_scored
+from edgekd.train.finish import finish, forget_results, forget_scores, is_scored
 from edgekd.train.hardware import compiled, make_fabric
 from edgekd.train.loop import fit
 from edgekd.train.seeding import derive
 from edgekd.train.setup import (
     Prepared,
+    check_full_batch,
     class_counts,
     make_distiller,
     networks_of,
@@ -82,9 +84,11 @@ def distill(
             say(f"{name}: already trained")
         if todo and before is not None:
             before(recipe, data)
-        if todo or not is_scored(recipe, run, data, keys):
-            # what the last recipe left must not be taken for this one's
+        # what the last recipe left must not be taken for this one's
+        if todo or not _has_weights(recipe, run):
             forget_results(run)
+        elif not is_scored(recipe, run, data, keys):
+            forget_scores(run)
         write_text(run.recipe, to_yaml(recipe))
         for caveat in data.caveats:
             warn(caveat)
@@ -123,6 +127,7 @@ def _train(
     distiller = make_distiller(
         recipe, name, networks, data.task, class_counts(feed, data.task.outputs())
     )
+    check_full_batch(distiller, feed, name)
     if recipe.hardware.channels_last:
         distiller.to(memory_format=torch.channels_last)
     labelled = int((feed.targets[feed.indices] >= 0).sum())
@@ -174,3 +179,17 @@ def _train(
             f"stages.{name}: out of memory on {fabric.device}",
             hint=f"halve data.batch and set stages.{name}.accumulate=2",
         ) from None
+
+
+def _has_weights(recipe: Recipe, run: RunDir) -> bool:
+    """Are the weights in `models/` those of the stages that are there, and is a bundle of them?"""
+    if is_bundle(run.bundle):
+        made_of = read_manifest(run.bundle).provenance.get("weights_sha256")
+        weights = run.weights(recipe.export.model)
+        if not weights.is_file() or made_of != sha256(weights):
+            return False
+    return all(
+        run.weights(model).is_file()
+        and sha256(run.weights(model)) == sha256(run.stage(stage) / f"{model}.safetensors")
+        for model, stage in stages.last_trained(recipe).items()
+    )

@@ -240,6 +240,17 @@ def stage_feed(recipe: Recipe, data: Prepared, spec: StageSpec, name: str) -> Fe
     )
 
 
+def check_full_batch(distiller: Distiller, feed: Feed, name: str) -> None:
+    """Raises RecipeError where a term needs full batches and the images do not fill one."""
+    tied = distiller.tied_to_batch()
+    if tied and len(feed.indices) < feed.batch:
+        raise RecipeError(
+            f"stages.{name}.losses.{tied[0]}: this loss needs full batches of {feed.batch} images, "
+            f"the stage has {len(feed.indices)}",
+            hint=f"stages.{name}.data.batch={max(2, len(feed.indices) // 4)}",
+        )
+
+
 def class_counts(feed: Feed, classes: int) -> list[int]:
     """Labelled training images per class (with masks: per kind of image)."""
     labels = feed.targets[feed.indices]

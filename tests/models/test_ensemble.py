@@ -118,8 +118,11 @@ def test_each_member_normalises_its_input_by_itself(recipe: Recipe) -> None:
         ({"pair": ["student", "student"]}, "two or more different models"),
         ({"pair": ["student", "teachr"]}, "did you mean 'teacher'"),
         ({"student": ["student", "teacher"]}, "a model has this name"),
+        ({"odd": ["student", "ghost"]}, "ensembles.odd: no stage trains or uses model 'ghost'"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, ensembles: dict[str, Any], message: str) -> None:
+    tree = tiny.tree(tmp_path)
+    tree["models"]["ghost"] = tree["models"]["student"]
     with pytest.raises(RecipeError, match=message):
-        validate({**tiny.tree(tmp_path), "ensembles": ensembles}, "tiny")
+        validate({**tree, "ensembles": ensembles}, "tiny")

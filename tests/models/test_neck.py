@@ -142,6 +142,7 @@ def test_the_grafted_classifier_is_a_copy_that_does_not_learn() -> None:
     [
         ("torchvision:resnet18", "forward_features"),
         ("timm:vit_tiny_patch16_224", "(last map|64x64)"),
+        ("timm:mambaout_femto", "last map"),  # its channels come last
     ],
 )
 def test_a_network_without_a_last_map_cannot_have_a_neck(arch: str, message: str) -> None:
@@ -150,9 +151,35 @@ def test_a_network_without_a_last_map_cannot_have_a_neck(arch: str, message: str
         build_network(spec, outputs=2)
 
 
-def test_a_classifier_of_several_layers_cannot_be_grafted() -> None:
-    teacher = build_network(ModelSpec(arch="timm:mobilenetv3_small_050"), outputs=3)
+@pytest.mark.parametrize(
+    ("arch", "args"),
+    [
+        ("mobilenetv3_small_050", {}),  # a convolution behind the pooling
+        ("convnext_atto", {}),  # a norm
+        ("resnet10t", {**THIN, "global_pool": "max"}),
+    ],
+)
+def test_a_classifier_of_more_than_the_mean_and_a_line_cannot_be_grafted(
+    arch: str, args: dict[str, object]
+) -> None:
+    teacher = build_network(ModelSpec(arch=f"timm:{arch}", args=args), outputs=3)
     with pytest.raises(RecipeError, match="more than one linear layer"):
-        classifier_of(teacher.net, "timm:mobilenetv3_small_050")
+        classifier_of(teacher.net, arch)
+
+
+def test_a_necks_single_layer_can_be_grafted() -> None:
+    teacher = build_network(ModelSpec(arch="timm:mobilenetv3_small_050"), outputs=3)
     necked = add_neck(teacher.net, NeckSpec(width=8), outputs=3, arch="x")
     assert classifier_of(necked, "x").in_features == 8
+
+
+@pytest.mark.parametrize("args", [{"drop_rate": 0.5}, {"global_pool": "max"}])
+def test_an_end_that_a_neck_replaces_cannot_be_asked_for(args: dict[str, object]) -> None:
+    spec = TEACHER.model_copy(update={"args": {**THIN, **args}})
+    with pytest.raises(RecipeError, match="no meaning with a neck"):
+        build_network(spec, outputs=2)
+
+
+def test_a_resnet_of_torchvision_can_give_its_classifier() -> None:
+    teacher = build_network(ModelSpec(arch="torchvision:resnet18"), outputs=3)
+    assert classifier_of(teacher.net, "resnet18").in_features == 512

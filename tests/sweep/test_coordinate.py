@@ -44,6 +44,18 @@ def tried(out: Path, variant: str = "base") -> list[tuple[float, float]]:
     return [(row["values"][WEIGHT], row["values"][TEMPERATURE]) for row in rows]
 
 
+def test_of_values_that_score_alike_the_recipes_own_is_the_best(
+    tmp_path: Path, notes: Path
+) -> None:
+    space = {TEMPERATURE: {"values": [2, 4, 8]}}
+    path = fake.tree(tmp_path, search={"space": space, "method": "coordinate"})
+    out = tmp_path / "out"
+    assert search(path, out) == 0
+    found = record(out)
+    assert len({trial["value"] for trial in found["trials"]}) == 1
+    assert found["best"]["values"] == {TEMPERATURE: 4}  # though 2 was tried first
+
+
 def test_each_key_is_tried_with_the_best_of_those_before_it(tmp_path: Path, notes: Path) -> None:
     out = tmp_path / "s"
     assert search(tree(tmp_path), out) == 0

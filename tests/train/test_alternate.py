@@ -117,6 +117,41 @@ def test_a_stage_of_peers_trains_alike_twice_and_unlike_jointly(tmp_path: Path) 
     assert set(json.loads(rows[0])["terms"]) == {"ce", "ce_b", "p_a", "p_b"}
 
 
+def test_what_never_gets_its_turn_is_refused(tmp_path: Path) -> None:
+    tree = tiny.tree(tmp_path)
+    distill_stage = {**tree["stages"]["distill"], "update": "alternate"}
+    tree["stages"]["distill"] = distill_stage
+    distill_stage["losses"] = {
+        "ce": {"to": "student"},
+        "ce_t": {"loss": "ce", "to": "teacher"},
+    }
+    with pytest.raises(RecipeError, match=r"'ce_t' teaches 'teacher'.*frozen"):
+        validate(tree, "tiny")
+    distill_stage["losses"] = {
+        "ce": {"to": "student"},
+        "kd": {"from": "teacher", "to": "student", "stop_gradient": False},
+    }
+    with pytest.raises(RecipeError, match=r"losses.kd.stop_gradient"):
+        validate(tree, "tiny")
+
+
+def test_an_ensemble_that_comes_later_leaves_what_artifacts_said(tmp_path: Path) -> None:
+    """They are of the same weights; an export that is up to date would not ask them again."""
+    run = RunDir(tmp_path / "x" / "run")
+    distill(recipe(tmp_path), run)
+    kept = run.predictions("onnx-int8", "test")
+    kept.write_bytes(run.predictions("student", "test").read_bytes())
+    tree = recipe(tmp_path).model_dump(mode="json", by_alias=True)
+    tree["ensembles"]["again"] = ["student_b", "student"]
+    again = distill(validate(tree, "tiny"), run)
+    assert again.reused == ["mutual"]
+    assert kept.is_file()
+    assert run.predictions("again", "test").is_file()
+    tree["stages"]["mutual"]["epochs"] = 2
+    distill(validate(tree, "tiny"), run)  # other weights
+    assert not kept.exists()
+
+
 def test_an_alternating_stage_does_not_accumulate(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="accumulate"):
         recipe(tmp_path, update="alternate", accumulate=2)
