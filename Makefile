@@ -15,11 +15,8 @@ setup: ## make .venv with edgekd, its extras and the development tools
 quickstart: setup ## run the main job on drawn images: distil, export, bench, report
 	$(BIN)/edgekd run recipes/quickstart.yaml
 
-# Two processes, one thread each: many runtimes' thread pools in one process do not survive all forks.
-APART := tests/export tests/losses tests/models tests/report tests/runtimes tests/sweep tests/tasks
 test: setup lint ## lint, then the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(APART)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(APART:%=--ignore=%)
+	tools/tests.sh
 
 lint: setup ## ruff, mypy, import-linter, codespell
 	$(BIN)/ruff check .
