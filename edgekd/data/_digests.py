@@ -25,7 +25,8 @@ AT_ONCE = 500  # SQLite takes so many parameters everywhere
 
 def digests_of(paths: Sequence[Path]) -> list[bytes]:
     """The sha256 of every file's bytes. Raises DataError for one that cannot be read."""
-    keys = [_key(path) for path in paths]
+    folders: dict[Path, str] = {}  # each is resolved once
+    keys = [_key(path, folders) for path in paths]
     known: dict[bytes, bytes] = {}
     with _memory() as memory:
         if memory is not None:
@@ -46,14 +47,17 @@ def digests_of(paths: Sequence[Path]) -> list[bytes]:
     return [known[key] for key in keys]
 
 
-def _key(path: Path) -> bytes:
+def _key(path: Path, folders: dict[Path, str]) -> bytes:
     """What a file is known by: a hash, so that no patient's name stands in the memory."""
+    folder = path.parent
+    if folder not in folders:
+        folders[folder] = str(folder.resolve())
     try:
         facts = path.stat()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
     known = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
-    text = "\0".join([str(path.resolve()), *map(str, known)])
+    text = "\0".join([folders[folder], path.name, *map(str, known)])
     return hashlib.sha256(os.fsencode(text)).digest()
 
 

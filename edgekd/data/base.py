@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.data._digests import digests_of
+from edgekd.errors import DataError
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3), RGB
 Mask = npt.NDArray[np.uint8]  # (H, W), a class per pixel
@@ -71,9 +72,10 @@ class DataSource(ABC):
         """The class of every pixel of one image (H, W), 255 where unknown.
 
         With one class 1 stands for it and 0 for background; else the classes' own numbers. The
-        sides may be a multiple of the image's. Raises DataError that names the file.
+        sides may be a multiple of the image's. Raises DataError that names the file, also for data
+        without masks.
         """
-        raise NotImplementedError
+        raise DataError(f"{type(self).__name__} has no masks")
 
     def mask_files(self) -> Sequence[Path] | None:
         """The mask file of each sample, if each has one."""
