@@ -177,13 +177,15 @@ def _check_widths(networks: dict[str, Network], images: Any, task: Task, stage: 
         found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         wanted = (len(images), *task.logits_shape(images.shape[-1]))
         if found != wanted:
-            is_file = isinstance(network.net, OnnxTeacher)
+            hint = "let its builder take `num_classes`"
+            if isinstance(network.net, OnnxTeacher):
+                hint = "an ONNX file must give the logits of these classes as its first output"
+            elif task.wants_masks and len(found) != len(wanted):
+                hint = "a network that answers for every pixel, such as smp:unet"
             raise RecipeError(
                 f"stages.{stage}: '{name}' returns {found} for {len(images)} images, expected "
                 f"logits of shape {wanted}",
-                hint="an ONNX file must give the logits of these classes as its first output"
-                if is_file
-                else "let its builder take `num_classes`",
+                hint=hint,
             )
         sums = logits.sum(1)
         if (
