@@ -34,6 +34,8 @@ TWELVE = ("kdml/table3-histopathologic", "kdml/table8-mobilenet", "kdml/table14-
           "studies/kdml-ham10000")  # fmt: skip
 TABLES = ("kdml/table3-histopathologic", "kdml/table8-mobilenet", "kdml/table10-comparison",
           "kdml/table14-ham10000")  # fmt: skip
+MASKS = ("kdml/table4-lgg", "kdml/table9-lgg-mobilenet", "kdml/table15-ham10000-masks")
+MASK_TABLES = (*MASKS, "kdml/table10-lgg-comparison")
 NARROW = "{channels: [4, 8, 16, 32], stem_width: 4}"
 THIN = {  # arguments, width before the pooling
     "timm:resnet50": ("{channels: [4, 8, 16, 16], stem_width: 4}", 64),
@@ -60,7 +62,10 @@ TERMS: dict[str, tuple[set[str], set[str]]] = {
     "kdml-offline": ({"Fe(T)", "P(S2)"}, {"P(T)", "Fe(S1)"}),
     "alone": (set(), set()),
 }
-WORDS = {"kd": "P", "feature_mse": "Fe"}
+WORDS = {"kd": "P", "kd_pixel": "P", "feature_mse": "Fe"}
+FIDELITIES = {"kdml_table11", "kdml_table12"}
+LABELS = {"ce", "focal_dice"}
+OTHER = {"kd": {"temperature": 2}, "kd_pixel": {"temperature": 2}}
 NAMES = {"teacher": "T", "student_a": "S1", "student_b": "S2"}
 TRAINED_BEFORE = {"alone", "kd-off-v1", "kd-off-v2", "kd-off-v3", "kdml-offline"}
 WITHOUT_TEACHER = {"ml-v1", "ml-v2", "ml-v3"}
@@ -80,7 +85,7 @@ def all_variants(names: tuple[str, ...]) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize("name", TWELVE)
+@pytest.mark.parametrize("name", [*TWELVE, *MASKS])
 @pytest.mark.parametrize("variant", TERMS)
 def test_every_variant_has_exactly_the_papers_terms(name: str, variant: str) -> None:
     recipe = load_variant(catalog.find(name), variant)
@@ -90,11 +95,12 @@ def test_every_variant_has_exactly_the_papers_terms(name: str, variant: str) -> 
     for key, term in stage.losses.items():
         assert term.weight == 1
         assert term.stop_gradient
-        if term.loss == "ce":
+        if term.loss in LABELS:
             labelled.append(term.to)
             continue
         (source,) = term.from_
-        assert term.params == ({"temperature": 2} if term.loss == "kd" else {}), key
+        tap = {"tap": "decoder"} if name in MASKS else {}
+        assert term.params == OTHER.get(str(term.loss), tap), key
         what = f"{WORDS[str(term.loss)]}({NAMES[source]})"
         assert what not in told[term.to]
         told[term.to].add(what)
@@ -104,7 +110,7 @@ def test_every_variant_has_exactly_the_papers_terms(name: str, variant: str) -> 
     assert sorted(labelled) == sorted(stage.train)
 
 
-@pytest.mark.parametrize("name", TWELVE)
+@pytest.mark.parametrize("name", [*TWELVE, *MASKS])
 @pytest.mark.parametrize("variant", TERMS)
 def test_who_trains_when(name: str, variant: str) -> None:
     recipe = load_variant(catalog.find(name), variant)
@@ -127,7 +133,7 @@ def test_who_trains_when(name: str, variant: str) -> None:
     assert recipe.deployed() == ["pair", *students]
 
 
-@pytest.mark.parametrize("name", TWELVE)
+@pytest.mark.parametrize("name", [*TWELVE, *MASKS])
 @pytest.mark.parametrize("variant", TERMS)
 def test_the_search_of_a_variant_holds_its_weights(name: str, variant: str) -> None:
     recipe = load_variant(catalog.find(name), variant)
@@ -137,18 +143,19 @@ def test_the_search_of_a_variant_holds_its_weights(name: str, variant: str) -> N
     assert recipe.search is not None
     assert recipe.search.method == "coordinate"
     check_space(recipe, recipe.search, name)
-    grids = {"kd": [0.1, 0.5, 1, 2], "feature_mse": [0.1, 1, 10]}
+    predictions = [0.1, 0.5, 1, 2]
+    grids = {"kd": predictions, "kd_pixel": predictions, "feature_mse": [0.1, 1, 10]}
     wanted = {
         f"stages.distill.losses.{key}.weight": grids[str(term.loss)]
         for key, term in recipe.stages["distill"].losses.items()
-        if term.loss != "ce"
+        if term.loss not in LABELS
     }
     assert {key: span.values for key, span in recipe.search.space.items()} == wanted
 
 
 def test_every_published_row_has_a_variant() -> None:
     have: dict[tuple[str, str], set[str]] = {}
-    for name, variant in all_variants(TABLES):
+    for name, variant in all_variants((*TABLES, *MASK_TABLES)):
         paper = load_variant(catalog.find(name), variant).paper
         assert paper is not None
         for table in (paper.table, *paper.also):
@@ -161,11 +168,11 @@ def test_every_published_row_has_a_variant() -> None:
             covered = members is not None and (row.member is None or row.member in members)
             assert covered or row.reason, f"{table}: no variant for {row.method}, {row.member}"
             walked += 1
-    assert walked == 175
+    assert walked == 175 + 3 * 45 + 27 + 3 + 8 + 2
     for table, method in have:
         is_there = published.table(table).rows_of(method)
         # fidelity has no rows of ML, which has no teacher
-        assert is_there or (table == "kdml_table11" and method.startswith("ML")), (table, method)
+        assert is_there or (table in FIDELITIES and method.startswith("ML")), (table, method)
 
 
 @pytest.fixture(scope="module")
