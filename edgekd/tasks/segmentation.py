@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.tasks.base import Bools, Floats, Ints, Metric, Task
-from edgekd.tasks.mask_scores import MASKS, SEVERAL, overlap, pixel_of
+from edgekd.tasks.mask_scores import MASKS, SEVERAL, decided, overlap, pixel_of
 
 
 class Segmentation(Task):
@@ -45,9 +45,7 @@ class Segmentation(Task):
         return np.asarray(exponent / exponent.sum(axis=1, keepdims=True))
 
     def decide(self, probabilities: Floats) -> Ints:
-        if probabilities.shape[1] == 1:
-            return np.asarray(probabilities[:, 0] > 0.5, dtype=np.int8)
-        return np.asarray(probabilities.argmax(axis=1), dtype=np.int8)
+        return decided(probabilities)
 
     def combine(self, members: Sequence[Floats]) -> Floats:
         """The union of masks (KDML, arXiv 2212.02931), or the most confident member per class."""

@@ -224,11 +224,11 @@ class Distiller(nn.Module):
             loss = self.terms[f"{TERM}{key}"]
             assert isinstance(loss, Loss)
             task = sum(
-                other.weight * means.get(name, 0.0)
+                other.weight * means[name]
                 for name, other in self.specs.items()
                 if not other.from_ and other.to == term.to
             )
-            if loss.most_of_task is not None and term.weight * means.get(key, 0.0) > (
+            if loss.most_of_task is not None and term.weight * means[key] > (
                 loss.most_of_task * task
             ):
                 found[key] = term.weight * means[key] / task if task else math.inf

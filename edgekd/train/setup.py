@@ -256,6 +256,4 @@ def check_full_batch(distiller: Distiller, feed: Feed, name: str) -> None:
 def class_counts(feed: Feed, classes: int) -> list[int]:
     """Labelled training images per class (with masks: per kind of image)."""
     labels = feed.targets[feed.indices]
-    if feed.masks:
-        classes = 0
-    return np.bincount(labels[labels >= 0], minlength=classes).tolist()
+    return np.bincount(labels[labels >= 0], minlength=0 if feed.masks else classes).tolist()
