@@ -38,10 +38,11 @@ from edgekd.recipe import Recipe
 from edgekd.recipe_load import load
 from edgekd.rundir import write_text
 from edgekd.train.augment import build as build_augment
+from edgekd.train.feeding import class_counts, stage_feed
 from edgekd.train.loader import Feed, Indices
 from edgekd.train.loop import Choice, fit
 from edgekd.train.run import make_fabric
-from edgekd.train.setup import Prepared, class_counts, make_distiller, prepare, stage_feed
+from edgekd.train.setup import Prepared, make_distiller, prepare
 
 RESULTS = HERE / "results" / "input_pipeline.json"
 STAGE = "input"

@@ -30,11 +30,12 @@ from edgekd.recipe import Recipe
 from edgekd.rundir import RunDir, write_text
 from edgekd.stats import percentile_interval
 from edgekd.train.cache_build import with_cache
+from edgekd.train.feeding import class_counts, stage_feed
 from edgekd.train.hardware import make_fabric
 from edgekd.train.loop import _Run
 from edgekd.train.optim import build_optimizer
 from edgekd.train.seeding import derive
-from edgekd.train.setup import Prepared, class_counts, make_distiller, prepare, stage_feed
+from edgekd.train.setup import Prepared, make_distiller, prepare
 
 RESULTS = Path(__file__).parent / "results" / "teacher_cache.json"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "studies" / "teacher-cache.md"

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from edgekd import __version__
 from edgekd.errors import BundleError
 from edgekd.recipe_data import InputSpec
-from edgekd.results import Record, Score, Scores, dump_json
+from edgekd.results import Learned, Record, Score, Scores, dump_json
 from edgekd.rundir import sha256, write_text
 
 MANIFEST = "manifest.json"
@@ -123,6 +123,7 @@ class Manifest(Record):
     classes: list[str]
     input: InputSpec
     thresholds: dict[str, OperatingPoint] = {}  # by class
+    learned: Learned = Learned()  # what the task needs to decide and to score as it was trained
     model: ModelFacts
     opset: int
     artifacts: dict[str, Artifact] = {}
@@ -131,12 +132,15 @@ class Manifest(Record):
     provenance: dict[str, Any] = {}  # versions, data fingerprint, weights hash, git state, utc
     files: dict[str, FileEntry] = {}
 
-    @field_validator("thresholds")
+    @field_validator("thresholds", "learned")
     @classmethod
-    def _are_of_classes(cls, points: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        for label in set(points).difference(info.data.get("classes", points)):
+    def _are_of_classes(cls, found: Any, info: ValidationInfo) -> Any:
+        classes = info.data.get("classes", [])
+        if isinstance(found, Learned):
+            return found.of_classes(len(classes))
+        for label in set(found).difference(classes):
             raise ValueError(f"there is no class '{label}'")
-        return points
+        return found
 
 
 def is_bundle(folder: Path) -> bool:
@@ -211,10 +215,8 @@ def open_bundle(folder: Path) -> Manifest:
                 hint=AGAIN,
             )
         if sha256(path) != entry.sha256:
-            raise BundleError(
-                f"{folder}: {name} is not the file that was exported (sha256 differs)",
-                hint=AGAIN,
-            )
+            raise BundleError(f"{folder}: {name} is not the file that was exported (sha256 "
+                              "differs)", hint=AGAIN)  # fmt: skip
     for artifact in manifest.artifacts.values():
         needed = {artifact.file, *artifact.files}
         if artifact.file.endswith(".xml"):  # OpenVINO opens the weights beside it by itself
@@ -223,10 +225,8 @@ def open_bundle(folder: Path) -> Manifest:
             raise BundleError(f"{folder}: {name} is used by {artifact.name} but not listed")
     for name in present:
         if name not in (MANIFEST, SIGNATURE, *manifest.files) and not is_unlisted(name):
-            raise BundleError(
-                f"{folder}: {name} is not listed in the manifest",
-                hint="remove it, or copy the whole bundle again",
-            )
+            raise BundleError(f"{folder}: {name} is not listed in the manifest",
+                              hint="remove it, or copy the whole bundle again")  # fmt: skip
     return manifest
 
 
@@ -239,9 +239,8 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
             raise BundleError(f"{folder}: the manifest lists {name}, which cannot be listed")
         other = seen.setdefault(name.casefold(), name)
         if other != name:
-            raise BundleError(
-                f"{folder}: the manifest lists {other} and {name}, one file on some systems"
-            )
+            raise BundleError(f"{folder}: the manifest lists {other} and {name}, one file on some "
+                              "systems")  # fmt: skip
 
 
 def members(folder: Path) -> dict[str, Path]:

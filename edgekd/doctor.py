@@ -166,17 +166,14 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     from edgekd.models.assemble import assemble, givers_first
     from edgekd.models.complexity import count
     from edgekd.models.network import OnnxTeacher
+    from edgekd.train.adopting import adopt
+    from edgekd.train.checkpoint import plain_state
+    from edgekd.train.feeding import check_full_batch, class_counts, stage_feed
     from edgekd.train.hardware import check_compile, check_hardware, scoring_device
     from edgekd.train.optim import build_optimizer
-    from edgekd.train.setup import (
-        check_full_batch,
-        class_counts,
-        make_distiller,
-        quantize_trained,
-        stage_feed,
-        trial_labels,
-    )
+    from edgekd.train.setup import make_distiller, quantize_trained, trial_labels
     from edgekd.train.stages import check_teachers, learns_first
+    from edgekd.train.views import with_views
 
     say("dry run: one small batch through every stage and the export")
     check_hardware(recipe.hardware)
@@ -200,12 +197,15 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     rows = 4 if outputs != 4 else 5  # shapes (B,) and (C,) must not fit by chance
     batch = Batch(torch.rand(rows, 3, size, size), trial_labels(data.task, rows, size))
     found: dict[str, Any] = {"name": recipe.name, "models": {}, "stages": {}}
+    kept: dict[str, Any] = {}
     for name, stage in recipe.stages.items():
         feed = stage_feed(recipe, data, stage, name)
         counts = class_counts(feed, outputs)
         try:
             present = quantize_trained(recipe, name, networks, data)
-            distiller = make_distiller(recipe, name, present, data.task, counts)
+            distiller = make_distiller(recipe, name, present, data.task, counts, feed.labelled())
+            adopt(distiller, kept)
+            kept.update({f"{name}.{k}": plain_state(t) for k, t in distiller.kept_terms().items()})
             build_optimizer(stage.optimizer, distiller)  # its names fit
             check_full_batch(distiller, feed, name)
             distiller.train()
@@ -213,7 +213,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
             if distiller.tied_to_batch():
                 pick = torch.arange(feed.batch) % rows
                 tried = Batch(batch.images[pick], batch.targets[pick])
-            values = distiller(tried, Clock(1, stage.epochs, 0, 1))
+            values = distiller(with_views(tried, stage.data), Clock(1, stage.epochs, 0, 1))
             for key, value in values.items():
                 if not torch.isfinite(value):
                     warn(f"stages.{name}: term '{key}' is {value.item()} on random images")

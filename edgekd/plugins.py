@@ -152,6 +152,7 @@ def missing_package(package: str, needed_by: str) -> EdgekdError:
         "openvino": "openvino",
         "optuna": "sweep",
         "pydicom": "dicom",
+        "cv2": "hair",
         "model_signing": "sign",
         "cryptography": "sign",
         "OpenSSL": "sign",

@@ -20,6 +20,7 @@ from edgekd.runtimes.session import Session, Target, logits_of, open_session, re
 
 Picture = Path | bytes | UInt8
 SEGMENTATION = "segmentation"  # the task that answers with masks
+NONE = "none"  # the label of a picture that shows no class
 MASK_KEYS = {"areas", "pixels", "mask_file", "overlay_file"}
 
 
@@ -34,6 +35,9 @@ class Prediction:
     file: str  # "" for a picture that came from memory
     label: str = ""  # of a mask: the foreground class of the largest area, or background
     probability: float = 0.0  # of `label`; of a mask: the highest of any pixel
+    # where a picture may show several classes: those that it shows, the surest first; `label` is
+    # the first of them, or none
+    labels: list[str] | None = None
     probabilities: dict[str, float] = field(default_factory=dict)  # by class; of a mask as above
     # by class that has an operating point: whether it is reached, whatever `label` is
     flags: dict[str, bool] = field(default_factory=dict)
@@ -57,6 +61,7 @@ class Prediction:
         What only masks have is left out where there is none.
         """
         left_out = {"needs", "mask"} | (set() if self.areas else MASK_KEYS)
+        left_out |= {"labels"} if self.labels is None else set()
         fields = asdict(replace(self, mask=None))
         return {key: value for key, value in fields.items() if key not in left_out}
 
@@ -234,9 +239,17 @@ def _said(
     names = session.task.classes
     if session.task.wants_masks:
         return dict(vars(answer(row, decision, names, shape, session.input)))
+    if session.task.wants_labels:
+        shown = sorted(np.flatnonzero(decision).tolist(), key=lambda index: -row[index])
+        first = {
+            "label": names[shown[0]] if shown else NONE,
+            "probability": float(row[shown[0]] if shown else 1.0 - row.max()),
+            "labels": [names[index] for index in shown],
+        }
+    else:
+        first = {"label": names[decision], "probability": float(row[decision])}
     return {
-        "label": names[decision],
-        "probability": float(row[decision]),
+        **first,
         "probabilities": {name: float(value) for name, value in zip(names, row, strict=True)},
         "flags": {
             name: float(row[names.index(name)]) >= point.threshold

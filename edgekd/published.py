@@ -1,8 +1,9 @@
 """The tables that the papers print, as data: `papers/<paper>.yaml`.
 
-Shares (accuracy and the like) are numbers from 0 to 1, as edgekd scores them; a paper's own marks
-and ours (`suspect`, `reason`) stay with the row. A figure that cannot be had, because no legible
-copy of the table is at hand, is null: nothing may be claimed of it.
+Shares (accuracy and the like) are numbers from 0 to 1, as edgekd scores them, sizes and times have
+the units that the file's first lines name. A paper's own marks and ours (`suspect`, `reason`) stay
+with the row. A figure that cannot be had, because no legible copy of the table is at hand, is null:
+nothing may be claimed of it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class PublishedRow(Section):
     member: str | None = None  # where a method has a line for each of its models
     scenario: str | None = None
     values: dict[str, float | None]  # score -> as printed
+    examples: list[str] = []  # what a table of words has in this line
     expert: bool = False  # a teacher's own line
     suspect: str | None = None  # why the printed figures cannot be right
     reason: str | None = None  # why no variant of a recipe stands for it

@@ -13,7 +13,13 @@ from pydantic import Field, model_validator
 from edgekd.recipe_base import Key, Name, Names, Positive, Section
 from edgekd.recipe_check import check_names
 from edgekd.recipe_data import DataSpec
-from edgekd.recipe_export import CalibrationSpec, ControlSpec, ExportSpec, GateSpec
+from edgekd.recipe_export import (
+    CalibrationSpec,
+    ControlSpec,
+    ExportSpec,
+    GateSpec,
+    OperatingSpec,
+)
 from edgekd.recipe_model import ModelSpec, NeckSpec
 from edgekd.recipe_search import SearchSpec
 from edgekd.recipe_stage import OptimizerSpec, ScheduleSpec, StageSpec, Term
@@ -27,11 +33,30 @@ __all__ = [
 SCHEMA_VERSION = 1
 
 
+class ShotSpec(Section):
+    """Which classes have many (head), some (medium) and few (tail) training images."""
+
+    head: Positive = 100  # from so many images on
+    tail: Positive = 20  # below so many
+
+    @model_validator(mode="after")
+    def _are_apart(self) -> ShotSpec:
+        if self.tail > self.head:
+            raise ValueError("tail must not be above head")
+        return self
+
+
 class TaskSpec(Section):
     """What is asked of an image."""
 
+    LATE: ClassVar[tuple[str, ...]] = ("thresholds", "shots")
+
     name: str = "classification"
     primary: str | None = None  # the score that picks epochs and that the gate guards
+    # from which probability on a class (a pixel) is there, chosen on validation images: the best
+    # F1, or a sensitivity or specificity; default: from 0.5 on
+    thresholds: Literal["f1"] | OperatingSpec | None = None
+    shots: ShotSpec | Literal["terciles"] = ShotSpec()  # or a third of the classes each
 
 
 class HardwareSpec(Section):
@@ -105,6 +130,9 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _names_resolve(self) -> Recipe:
         check_names(self)
+        if self.data.split_seed == "seed":
+            data = self.data.model_copy(update={"split_seed": self.seed})
+            return self.model_copy(update={"data": data})
         return self
 
     def members(self, name: str) -> list[str]:

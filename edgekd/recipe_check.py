@@ -39,6 +39,10 @@ def check_names(recipe: Recipe) -> None:
     for name, spec in recipe.models.items():
         if spec.graft is not None:
             _check_graft(recipe, name, spec.graft)
+        if spec.start is not None:
+            _check_start(recipe, name, spec.start)
+        if spec.classes is not None:
+            _check_classes(recipe, name, spec.classes)
 
 
 def _check_ensembles(recipe: Recipe) -> None:
@@ -102,6 +106,12 @@ def _check_stage(recipe: Recipe, name: str, stage: StageSpec) -> None:
     if subset is not None and subset not in recipe.data.subsets:
         place = f"stages.{name}.data.subset"
         raise ValueError(_unknown(place, "subset", subset, recipe.data.subsets))
+    having = stage.data.having
+    if having is not None and having not in recipe.data.class_groups:
+        place = f"stages.{name}.data.having"
+        raise ValueError(_unknown(place, "class group", having, recipe.data.class_groups))
+    if having is None and stage.data.negatives is not None:
+        raise ValueError(f"stages.{name}.data.negatives: has no meaning without `having`")
     both = set(stage.train) & set(stage.frozen)
     if both:
         raise ValueError(f"stages.{name}: {sorted(both)} is both trained and frozen")
@@ -116,6 +126,10 @@ def _check_stage(recipe: Recipe, name: str, stage: StageSpec) -> None:
         _check_alternate(name, stage)
     if stage.cache and not stage.frozen:
         raise ValueError(f"stages.{name}.cache: the stage has no frozen teacher")
+    if stage.data.views and stage.cache:
+        raise ValueError(f"stages.{name}.cache: not with data.views, which turns every image")
+    if not stage.train and not stage.losses:
+        raise ValueError(f"stages.{name}: neither models nor terms that could learn")
     untaught = set(stage.train) - {term.to for term in stage.losses.values()}
     if untaught:
         raise ValueError(f"stages.{name}: no term teaches {sorted(untaught)}")
@@ -138,6 +152,29 @@ def _check_alternate(name: str, stage: StageSpec) -> None:
         if not term.stop_gradient:
             raise ValueError(f"{place}: with `alternate` one model learns at a time, so "
                              f"losses.{key}.stop_gradient cannot be false")  # fmt: skip
+
+
+def _check_start(recipe: Recipe, name: str, origin: str) -> None:
+    place = f"models.{name}.start"
+    if origin not in recipe.models:
+        raise ValueError(_unknown(place, "model", origin, recipe.models))
+    for stage in recipe.stages.values():
+        if origin in stage.train and name not in (*stage.train, *stage.frozen):
+            return
+        if name in (*stage.train, *stage.frozen):
+            break
+    raise ValueError(f"{place}: no stage before the first one of '{name}' trains '{origin}'")
+
+
+def _check_classes(recipe: Recipe, name: str, group: str) -> None:
+    place = f"models.{name}.classes"
+    if group not in recipe.data.class_groups:
+        raise ValueError(_unknown(place, "class group", group, recipe.data.class_groups))
+    for where, other in _references(recipe):
+        if name in recipe.members(other) and where.partition(".")[0] in ("ensembles", "export"):
+            raise ValueError(f"{where}: '{name}' knows some of the classes only ({group})")
+    if name in {spec.graft for spec in recipe.models.values()} or recipe.models[name].graft:
+        raise ValueError(f"{place}: a model of some classes only neither has nor gives a graft")
 
 
 def _check_graft(recipe: Recipe, name: str, teacher: str) -> None:

@@ -29,20 +29,34 @@ FOR_SWEEPS = ("seeds", "baseline", "search", "variants")
 SCIENTIFIC = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
 
 
+MERGE = "tag:yaml.org,2002:merge"
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key written twice, and reads 1e-4 as a number."""
+    """YAML that refuses a key written twice, and reads 1e-4 as a number.
+
+    `<<: *anchor` brings a mapping's keys; those that are written beside it win.
+    """
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> Tree:
     seen: Tree = {}
+    brought: Tree = {}
     for key_node, value_node in node.value:
+        if key_node.tag == MERGE:
+            found = loader.construct_object(value_node, deep=True)
+            for one in reversed(found if isinstance(found, list) else [found]):
+                if not isinstance(one, dict):
+                    raise RecipeError(f"line {key_node.start_mark.line + 1}: `<<` takes a mapping")
+                brought.update(one)
+            continue
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
             raise RecipeError(f"line {key_node.start_mark.line + 1}: key {key!r} must be text")
         if key in seen:
             raise RecipeError(f"line {key_node.start_mark.line + 1}: key '{key}' is written twice")
         seen[key] = loader.construct_object(value_node, deep=True)
-    return seen
+    return {**brought, **seen}
 
 
 def _number(loader: _Loader, node: yaml.ScalarNode) -> float:

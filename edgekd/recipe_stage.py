@@ -39,11 +39,17 @@ class OptimizerSpec(Section):
 
 
 class ScheduleSpec(Section):
-    name: Literal["constant", "cosine", "step", "onecycle"] = "constant"
+    LATE: ClassVar[tuple[str, ...]] = ("patience", "score", "milestones", "warmup_from")
+
+    name: Literal["constant", "cosine", "step", "onecycle", "plateau"] = "constant"
     warmup: Annotated[float, Field(ge=0)] = 0.0  # epochs of linear warm-up
+    warmup_from: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the rate, where warm-up begins
     every: Positive = 15  # step: epochs
-    gamma: Annotated[float, Field(gt=0)] = 0.1  # step: factor
-    floor: Annotated[float, Field(ge=0)] = 0.0  # cosine: last lr
+    milestones: list[Positive] = []  # step: after these epochs, in place of `every`
+    gamma: Annotated[float, Field(gt=0)] = 0.1  # step, plateau: factor
+    floor: Annotated[float, Field(ge=0)] = 0.0  # cosine: last lr; plateau: lowest
+    patience: Annotated[int, Field(ge=0)] = 5  # plateau: epochs without improvement that are borne
+    score: str | None = None  # plateau: of validation images; default: nll, or the primary score
 
 
 class CacheSpec(Section):
@@ -64,7 +70,7 @@ class StageSpec(Section):
 
     LATE: ClassVar[tuple[str, ...]] = ("update", "stop")
 
-    train: Names = Field(min_length=1)
+    train: Names  # none: only adapters of terms learn, that a later stage takes over
     frozen: Names = []
     losses: dict[Key, Term]
     data: StageData = StageData()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +40,37 @@ class Score(Record):
 
 
 Scores = dict[str, Score]
+
+SHOTS = ("head", "medium", "tail")  # classes with many, some and few training images
+
+
+class Learned(Record):
+    """What a task knows from images besides its classes, each per class (C,) or empty.
+
+    Counts, shots and groups come from training images, thresholds from validation images.
+    """
+
+    counts: tuple[int, ...] = ()  # training images that show the class
+    shots: tuple[str, ...] = ()  # of SHOTS
+    thresholds: tuple[float, ...] = ()  # probability from which on the class is there
+    groups: dict[str, tuple[int, ...]] = {}  # classes, by their numbers, that a recipe has named
+
+    def of_classes(self, count: int) -> Learned:
+        """Itself; raises ValueError where it is about another number of classes."""
+        for key in ("counts", "shots", "thresholds"):
+            found = getattr(self, key)
+            if found and len(found) != count:
+                raise ValueError(f"{len(found)} {key} for {count} classes")
+        return self
+
+    def only(self, columns: Sequence[int]) -> Learned:
+        """The same for some of the classes; groups are of all classes, and left out."""
+        parts = {
+            key: tuple(getattr(self, key)[column] for column in columns)
+            for key in ("counts", "shots", "thresholds")
+            if getattr(self, key)
+        }
+        return Learned(**parts)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,11 @@ class RunDir:
         return self.root / "scores.json"
 
     @property
+    def thresholds(self) -> Path:
+        """Per model, from which probability on each class is there, if a recipe asks for them."""
+        return self.root / "thresholds.json"
+
+    @property
     def bundle(self) -> Path:
         return self.root / "bundle"
 

@@ -37,7 +37,9 @@ def stage_keys(recipe: Recipe, data_key: str) -> dict[str, str]:
                 "input": recipe.data.input.model_dump(mode="json"),
                 "batch": recipe.data.batch,
                 "augment": recipe.data.augment,
-                "task": recipe.task.model_dump(mode="json"),
+                # thresholds are chosen once everything is trained
+                "task": recipe.task.model_dump(mode="json", exclude={"thresholds"}),
+                **_class_groups(recipe, stage),
                 "seed": recipe.seed,
                 "precision": recipe.hardware.precision,
                 "channels_last": recipe.hardware.channels_last,
@@ -55,6 +57,15 @@ def _quantization(recipe: Recipe, stage: StageSpec) -> dict[str, Any]:
     return {"quantize": [stage.quantize, images]}
 
 
+def _class_groups(recipe: Recipe, stage: StageSpec) -> dict[str, Any]:
+    """Only those that the stage's images and models go by: others may change."""
+    used = {recipe.models[model].classes for model in (*stage.train, *stage.frozen)}
+    groups = recipe.data.class_groups
+    names = {name for name in (*used, stage.data.having) if name is not None}
+    found = {name: groups[name] for name in sorted(names)}
+    return {"class_groups": found} if found else {}
+
+
 def scored_key(recipe: Recipe, data_key: str, keys: dict[str, str]) -> str:
     """What a finished run's weights, predictions and scores belong to."""
     models = {name: spec.model_dump(mode="json") for name, spec in recipe.models.items()}
@@ -63,11 +74,13 @@ def scored_key(recipe: Recipe, data_key: str, keys: dict[str, str]) -> str:
         "ensembles": recipe.ensembles,
         "teacher": recipe.export.reference,  # agreement with it is one of the scores
     }
+    aim = recipe.task.model_dump(mode="json").get("thresholds")
     return digest(
         [
             *[keys, models, data_key],
             *([] if subset is None else [subset]),
             *([more] if any(more.values()) else []),
+            *([{"thresholds": aim}] if aim else []),
         ]
     )
 

@@ -71,7 +71,7 @@ def find_images(data: Path | None, manifest: Manifest) -> TestImages:
     Raises DataError if it is neither, or if what is drawn is not the test part that the bundle
     records; BundleError if the recipe names code outside edgekd, which a bundle never gets to run.
     """
-    from edgekd.data.read import open_source
+    from edgekd.data.read import open_source, read_truth
 
     if data is not None and not data.is_dir():
         raise DataError(f"{data}: no such folder", hint="--data FOLDER")
@@ -97,11 +97,7 @@ def find_images(data: Path | None, manifest: Manifest) -> TestImages:
     from edgekd.tasks.base import Task
 
     task: Any = plugins.load("tasks", manifest.task, Task)
-    targets = source.targets()[test]
-    if task.wants_masks:
-        from edgekd.data.read import read_truth
-
-        targets = read_truth(source, test, manifest.input)
+    targets = read_truth(source, test, manifest.input, masks=task.wants_masks)
     return TestImages(source, test, targets, manifest.input)
 
 

@@ -22,28 +22,30 @@ from edgekd.commands.common import (
 from edgekd.errors import DataError, EdgekdError
 
 if TYPE_CHECKING:
+    from edgekd.data._hair import HairRemoved
     from edgekd.data.base import DataSource
     from edgekd.data.check import CheckReport
     from edgekd.recipe_data import DataSpec
 
 INTERRUPTED = 130
+HAIRLESS = "data.remove_hair=true"
 
 
 def data_check(
     recipe: RecipeArgument, overrides: Overrides = None, variant: Variant = None, json: Json = False
 ) -> None:
     """Counts, broken files, duplicates across parts, group leaks (exit code 2 if any)."""
+    from edgekd.data._split_problems import empty_problems
     from edgekd.data.check import check
-    from edgekd.data.protocol import UMKD_CODE, splits_of
+    from edgekd.data.protocol import LEAKING, splits_of
     from edgekd.data.read import open_source
-    from edgekd.data.splits import empty_problems
 
     loaded, _ = open_recipe(recipe, overrides, variant, None)
     data = loaded.data
-    if data.split == UMKD_CODE:
+    if data.split in LEAKING:
         raise DataError(
-            f"data.split: {UMKD_CODE} validates and tests on the same images: there is no split to "
-            "check",
+            f"data.split: {data.split} validates and tests on the same images: there is no split "
+            "to check",
             hint="data.split=8-1-1 checks the same files",
         )
     source = open_source(data, [Path(folder) for folder in loaded.plugins])
@@ -66,20 +68,37 @@ def data_prepare(
         Path | None,
         typer.Option(help="Folder to write (default: data.prepared, or prepared/NAME-SIDE)."),
     ] = None,
+    remove_hair: Annotated[
+        bool, typer.Option("--remove-hair", help="As data.remove_hair=true: skin without hair.")
+    ] = False,
+    preview: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Draw the N images with the most and with the least hair removed (hair.png).",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write every image once in the size of the recipe: training reads the copy faster."""
+    from edgekd.data._hair import hairless
     from edgekd.data.prepare import default_folder, prepare_images
+    from edgekd.data.prepared import changed
     from edgekd.data.protocol import splits_of, used_by
     from edgekd.data.read import open_source
     from edgekd.log import say
 
     try:
-        loaded, _ = open_recipe(recipe, overrides, variant, None)
+        own = [HAIRLESS] if remove_hair else []
+        loaded, _ = open_recipe(recipe, [*(overrides or ()), *own], variant, None)
         data = loaded.data
-        if out is None:
-            out = Path(data.prepared).expanduser() if data.prepared else default_folder(data)
         source = open_source(data, [Path(folder) for folder in loaded.plugins])
+        step, default = hairless(source), default_folder(data, changed(source))
+        if preview is not None and step is None:
+            raise EdgekdError("--preview shows what removing hair does", hint="--remove-hair")
+        if out is None:
+            out = Path(data.prepared).expanduser() if data.prepared else default
         used = used_by(splits_of(source, data).values())
         with _ended_like_ctrl_c():
             copy, written = prepare_images(out, source, used, data)
@@ -91,11 +110,28 @@ def data_prepare(
     done = "written" if written else "up to date"
     say(f"{out}: {done}, {facts.images} images, {facts.bytes / 1e6:.1f} MB")
     if data.prepared is None or Path(data.prepared).expanduser() != out:
-        say(f"to use it: {shlex.quote(f'data.prepared={out}')}")
+        say(f"to use it: {shlex.join([f'data.prepared={out}', *own])}")
+    if step is not None:
+        _show_hair(out, step, preview)
     if json:
         print_json({"folder": out, "written": written, **facts.model_dump()})
     else:
         typer.echo(str(out))
+
+
+def _show_hair(folder: Path, step: HairRemoved, preview: int | None) -> None:
+    from edgekd.data._hair import LEAST
+    from edgekd.data._hair_sheet import PREVIEW, read_shares, telling, write_sheet
+    from edgekd.data.prepared import HAIR
+    from edgekd.log import say
+
+    shares = read_shares(folder / HAIR)
+    count = sum(share > LEAST for share in shares.values())
+    say(f"hair removed from {count} of {len(shares)} images: {folder / HAIR}")
+    if preview is not None:
+        names = telling(shares, preview)
+        write_sheet(folder / PREVIEW, step, names, shares)
+        say(f"{len(names)} of them before and after: {folder / PREVIEW}")
 
 
 @contextlib.contextmanager

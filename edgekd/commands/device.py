@@ -66,7 +66,11 @@ def predict(
 
 def _fields(row: Prediction) -> list[str]:
     """What is printed of one picture."""
-    shown = [row.file, row.label, f"{row.probability:.4f}"]
+    if row.labels is None:
+        shown = [row.file, row.label, f"{row.probability:.4f}"]
+    else:
+        pairs = [f"{name} {row.probabilities[name]:.4f}" for name in row.labels]
+        shown = [row.file, ", ".join(pairs) or row.label]
     if row.flags:
         shown.append(",".join(name for name, is_up in row.flags.items() if is_up) or "-")
     for name, area in row.areas.items():
@@ -100,13 +104,14 @@ def verify(
 
 def doctor(
     what: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE|losses|data|runtimes|tasks]")
+        str | None, typer.Argument(metavar="[RECIPE|losses|data|runtimes|tasks|models]")
     ] = None,
     overrides: Overrides = None,
     variant: Variant = None,
     json: Json = False,
 ) -> None:
-    """Probe this machine, list plug-ins, or try a whole recipe without training it."""
+    """Probe this machine, list plug-ins, try a whole recipe without training it, or count the
+    parameters and MACs of published networks."""
     from edgekd import doctor as doctor_module
 
     if what is None:
@@ -115,6 +120,10 @@ def doctor(
     elif what in doctor_module.KINDS:
         rows = doctor_module.plugins(what)
         print_json(rows) if json else typer.echo(doctor_module.plugins_text(rows))
+    elif what == "models":
+        from edgekd.commands.zoo import show_models
+
+        show_models(json=json)
     else:
         loaded, _ = open_recipe(what, overrides, variant, None)
         findings = doctor_module.recipe(loaded)

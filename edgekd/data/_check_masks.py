@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.data._masks import check_size
+from edgekd.data._masks import check_size, checked_mask
 from edgekd.data.base import UNKNOWN_PIXEL, DataSource
 from edgekd.errors import DataError
 from edgekd.log import progress
@@ -47,18 +47,13 @@ def check_masks(
         for index in range(len(source)):
             bar.update(task, advance=1)
             try:
-                mask = source.mask(index)
+                mask = checked_mask(source, index)
                 if index in shapes:
                     check_size(mask, shapes[index], Path(files[index] if files else ids[index]))
             except DataError as error:
                 broken.append(error.message)
                 continue
             counts = np.bincount(mask.reshape(-1), minlength=256)
-            if counts[len(names) : UNKNOWN_PIXEL].any():
-                value = len(names) + int(np.argmax(counts[len(names) :] > 0))
-                broken.append(f"{files[index] if files else ids[index]}: value {value} in the "
-                              f"mask, expected 0 to {len(names) - 1}")  # fmt: skip
-                continue
             pixels[index] = counts[[*range(len(names)), UNKNOWN_PIXEL]] / max(1, mask.size)
             readable.append(index)
     found = pixels[readable]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base
 
-from edgekd.data.base import UNKNOWN_PIXEL, Mask
+from edgekd.data.base import UNKNOWN_PIXEL, DataSource, Mask
 from edgekd.errors import DataError
 from edgekd.image import _SILENCE, FORMATS, MAX_PIXELS, decode, starts_like_dicom
 from edgekd.log import progress
@@ -100,6 +100,23 @@ def check_size(mask: Mask, image: tuple[int, int], path: Path) -> Mask:
     if abs(height * image[1] - width * image[0]) > max(height, width, *image):
         raise DataError(f"{path}: {width}x{height} pixels, its image has {image[1]}x{image[0]}: "
                         "they are not of one picture")  # fmt: skip
+    return mask
+
+
+def checked_mask(source: DataSource, index: int) -> Mask:
+    """The mask of an image of a source, whoever wrote that, with classes of the source only.
+
+    Raises DataError that names the file (else the id) for a value that is neither a class nor 255,
+    and what the source raises.
+    """
+    mask = source.mask(index)
+    most = max(2, len(source.classes))
+    strangers = mask[(mask >= most) & (mask != UNKNOWN_PIXEL)]
+    if strangers.size:
+        files = source.mask_files()
+        raise DataError(f"{files[index] if files else source.ids()[index]}: value "
+                        f"{strangers.min()} in the mask, expected 0 to {most - 1}",
+                        hint="255 is for pixels of unknown class")  # fmt: skip
     return mask
 
 

@@ -17,6 +17,7 @@ from edgekd.errors import DataError
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3), RGB
 Mask = npt.NDArray[np.uint8]  # (H, W), a class per pixel
+Labels = npt.NDArray[np.int8]  # (N, C)
 UNLABELLED = -1
 UNKNOWN_PIXEL = 255  # in a mask
 
@@ -38,8 +39,10 @@ class DataSource(ABC):
     """
 
     classes: tuple[str, ...]  # in index order; for grading in order of severity
+    left_out: tuple[str, ...] = ()  # classes that it knows of, and leaves out for want of images
     root: Path | None = None
     has_masks = False  # a class per pixel, besides one target per image
+    has_labels = False  # several classes or none per image, besides one target per image
 
     @abstractmethod
     def __len__(self) -> int:
@@ -53,7 +56,7 @@ class DataSource(ABC):
     def targets(self) -> npt.NDArray[np.int64]:
         """All targets (N,) without decoding an image.
 
-        Where there are masks they count `kinds`: images of each are spread evenly over parts.
+        Where there are masks or labels they count `kinds`: images of each are spread evenly.
         """
 
     @abstractmethod
@@ -67,6 +70,13 @@ class DataSource(ABC):
     def kinds(self) -> Sequence[str]:
         """The names of what `targets` counts."""
         return self.classes
+
+    def labels(self) -> Labels:
+        """Which classes each image shows (N, C): 1, 0, or -1 where that is not known.
+
+        Raises DataError for data with one class per image.
+        """
+        raise DataError(f"{type(self).__name__} has one class per image, no labels")
 
     def mask(self, index: int) -> Mask:
         """The class of every pixel of one image (H, W), 255 where unknown.
@@ -101,6 +111,8 @@ class DataSource(ABC):
         """
         digest = hashlib.sha256(repr(self.classes).encode())
         digest.update(self.targets().tobytes())
+        if self.has_labels:
+            digest.update(self.labels().tobytes())
         for column in (self.ids(), self.groups(), self.parts() or ()):
             digest.update("\0".join(column).encode())
         digest.update(b"".join(digests_of([*(self.files() or ()), *(self.mask_files() or ())])))

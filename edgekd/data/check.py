@@ -14,8 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from edgekd.data._check_masks import MaskReport, check_masks
+from edgekd.data._labels import membership, texts
+from edgekd.data._split_problems import split_problems
 from edgekd.data.base import DataSource
-from edgekd.data.splits import Split, split_problems
+from edgekd.data.splits import Split
 from edgekd.errors import DataError
 from edgekd.image import starts_like_dicom
 from edgekd.log import progress
@@ -85,7 +87,7 @@ def check(source: DataSource, split: Split, *, near: bool = True) -> CheckReport
     seen = _read_all(source)
     duplicates = _duplicates(seen.digests)
     pairs = _near_pairs(source, parts, seen) if near else []
-    ids, targets = source.ids(), source.targets()
+    ids = source.ids()
     problems = split_problems(source, split)
     if seen.broken:
         problems.append(f"{len(seen.broken)} images cannot be read; the first: {seen.broken[0]}")
@@ -94,7 +96,8 @@ def check(source: DataSource, split: Split, *, near: bool = True) -> CheckReport
     if across:
         problems.append(f"{len(across)} sets of equal images reach across parts; the first: "
                         f"{_named(across[0], ids, parts)}")  # fmt: skip
-    torn = [same for same in duplicates if len({int(targets[i]) for i in same}) > 1]
+    labels = texts(source)
+    torn = [same for same in duplicates if len({labels[i] for i in same}) > 1]
     if torn:
         problems.append(f"{len(torn)} sets of equal images have different labels; the first: "
                         f"{_named(torn[0], ids, parts)}")  # fmt: skip
@@ -118,7 +121,7 @@ def check(source: DataSource, split: Split, *, near: bool = True) -> CheckReport
     if masks is not None:
         problems += masks.problems
         notes += masks.notes
-    groups = np.asarray(source.groups())
+    groups, table = np.asarray(source.groups()), membership(source)
     if len(np.unique(groups)) == len(source):
         notes.append("no groups: images of one patient may be in two parts")
     return CheckReport(
@@ -126,8 +129,8 @@ def check(source: DataSource, split: Split, *, near: bool = True) -> CheckReport
         classes=list(source.kinds()),
         counts={
             part: {
-                name: int((targets[indices] == index).sum())
-                for index, name in enumerate(source.kinds())
+                name: int(count)
+                for name, count in zip(source.kinds(), table[indices].sum(axis=0), strict=True)
             }
             for part, indices in split.items()
         },

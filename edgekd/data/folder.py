@@ -15,12 +15,13 @@ import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekd.data._table import inside
 from edgekd.data.base import DataSource, Sample
 from edgekd.errors import DataError, did_you_mean
 from edgekd.image import decode, is_picture
@@ -242,10 +243,7 @@ def _check_header(table: Path, header: list[str]) -> None:
 def _item(
     root: Path, where: str, row: dict[str, str], has_part: bool, wanted: list[str] | None
 ) -> _Item:
-    text = (row["path"] or "").strip().replace("\\", "/")
-    relative = PurePosixPath(os.path.normpath(text)) if text else PurePosixPath()
-    if not text or relative.is_absolute() or ".." in relative.parts or ":" in text[:2]:
-        raise DataError(f"{where}: path '{text}' does not lie inside {root}")
+    relative = inside(root, row["path"] or "", where)
     path = root / relative
     if not path.is_file():
         raise DataError(

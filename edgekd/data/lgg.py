@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +29,17 @@ from edgekd.log import warn
 FOLDER = re.compile(r"TCGA_[A-Z0-9]{2}_[A-Z0-9]{4}_\d{8}")
 SLICE = re.compile(r"(.+)_(\d+)\.tif")
 FACTS = ("gender", "age_at_initial_pathologic", "race")
+LEAK = (
+    "data.params.group: slice: slices of one patient are in several parts, and neighbours look "
+    "alike: scores are higher than they would be of new patients, and their intervals too narrow"
+)
 
 
 class LGG(DataSource):
     """3,929 slices of 110 patients, 1,373 of them with tumour; the group is the patient.
 
+    With `group: slice` each slice is a group of its own, so that a split tears patients apart; it
+    is there to repeat what was published, as KDML (arXiv 2212.02931), which seems to have split so.
     The archive holds the tree twice (`kaggle_3m`, and again below `lgg-mri-segmentation`): one is
     read. Patients of `data.csv` without a folder are passed over. Raises DataError for a folder
     that holds no slices, a slice without its mask, a mask without its slice.
@@ -41,8 +48,9 @@ class LGG(DataSource):
     classes = ("tumour",)
     has_masks = True
 
-    def __init__(self, *, root: Path) -> None:
+    def __init__(self, *, root: Path, group: Literal["patient", "slice"] = "patient") -> None:
         self.root = _tree(root)
+        self._by_slice = group == "slice"
         folders = _folders(self.root)
         self._files: list[Path] = []
         self._masks: list[Path] = []
@@ -57,7 +65,7 @@ class LGG(DataSource):
 
     def __getitem__(self, index: int) -> Sample:
         path = self._files[index]
-        return Sample(decode(path), int(self._targets[index]), path.stem, _patient(path.stem))
+        return Sample(decode(path), int(self._targets[index]), path.stem, self._group(path.stem))
 
     def mask(self, index: int) -> Mask:
         """1 for tumour, 0 elsewhere (256, 256)."""
@@ -81,8 +89,15 @@ class LGG(DataSource):
         return [path.stem for path in self._files]
 
     def groups(self) -> Sequence[str]:
-        """The patients, `TCGA_CS_4941`: slices of one must not fall into different parts."""
-        return [_patient(path.stem) for path in self._files]
+        """The patients, `TCGA_CS_4941`: slices of one must not fall into different parts.
+
+        With `group: slice` the slices themselves.
+        """
+        return [self._group(path.stem) for path in self._files]
+
+    def caveats(self) -> list[str]:
+        """What must be said beside every figure where slices are split one by one."""
+        return [LEAK] if self._by_slice else []
 
     def files(self) -> Sequence[Path]:
         """The slices, in anatomical order of each patient."""
@@ -95,9 +110,12 @@ class LGG(DataSource):
     def attributes(self) -> dict[str, Sequence[str]]:
         """`gender`, `age_at_initial_pathologic` and `race` as coded in data.csv, "" if unknown."""
         return {
-            name: [self._facts.get(group, {}).get(name, "") for group in self.groups()]
+            name: [self._facts.get(_patient(path.stem), {}).get(name, "") for path in self._files]
             for name in FACTS
         }
+
+    def _group(self, id: str) -> str:
+        return id if self._by_slice else _patient(id)
 
     def _read_facts(self, present: set[str]) -> dict[str, dict[str, str]]:
         assert self.root is not None

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.data.base import UNLABELLED, DataSource
+from edgekd.data._labels import texts
+from edgekd.data.base import DataSource
 from edgekd.data.splits import Split
 from edgekd.errors import DataError
 
@@ -51,10 +52,6 @@ def check_same_split(source: DataSource, split: Split, recorded: Mapping[str, An
 
 
 def _digest(source: DataSource, indices: Iterable[int]) -> str:
-    ids, targets, kinds = source.ids(), source.targets(), source.kinds()
-    lines = []
-    for index in indices:
-        target = int(targets[index])
-        label = "" if target == UNLABELLED else kinds[target]
-        lines.append(f"{ids[index]}\0{label}\n")
+    ids, labels = source.ids(), texts(source)
+    lines = [f"{ids[index]}\0{labels[index]}\n" for index in indices]
     return hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()

@@ -16,8 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekd.data._hair import hairless
+from edgekd.data._hair_sheet import PREVIEW, write_shares
+from edgekd.data._wrapped import chain
 from edgekd.data.base import DataSource, Image
 from edgekd.data.prepared import (
+    HAIR,
     HINT,
     INDEX,
     PIXELS,
@@ -25,6 +29,8 @@ from edgekd.data.prepared import (
     Facts,
     Indices,
     PreparedImages,
+    changed,
+    check_changed,
     hash_of_ids,
     open_prepared,
     read_facts,
@@ -43,10 +49,11 @@ from edgekd.rundir import replace_folder, sha256, write_text
 OWNED = ".writing"  # locked by the process that writes the folder
 
 
-def default_folder(spec: DataSpec) -> Path:
-    """Where a recipe's copy goes unless it says so: `prepared/<data.name>-<side>`."""
+def default_folder(spec: DataSpec, change: str = "") -> Path:
+    """Where a recipe's copy goes unless it says so: `prepared/<data.name>-<side>[-<change>]`."""
     name = "".join(sign if sign.isalnum() or sign in "_.-" else "-" for sign in spec.name)
-    return Path("prepared") / f"{name}-{side_of(spec.input)}"
+    parts = [name, str(side_of(spec.input)), *change.split()]
+    return Path("prepared") / "-".join(parts)
 
 
 def prepare_images(
@@ -60,7 +67,7 @@ def prepare_images(
     folder that holds something else, MissingOnHost if the disk has not the space.
     """
     indices = np.unique(indices)
-    _check_ours(path, spec)
+    _check_ours(path, source, spec)
     if path.is_dir() and any(path.iterdir()):
         try:
             copy = open_prepared(path, source, spec)
@@ -103,6 +110,9 @@ def _write(folder: Path, source: DataSource, indices: Indices, spec: DataSpec) -
         os.fsync(file.fileno())
     if source.fingerprint() != fingerprint:
         raise DataError("the data set changed while it was copied", hint=HINT)
+    step = hairless(source)
+    if step is not None:
+        write_shares(folder / HAIR, step)
     facts = Facts(
         data=spec.name,
         root=_root(spec),
@@ -111,6 +121,7 @@ def _write(folder: Path, source: DataSource, indices: Indices, spec: DataSpec) -
         ids=hash_of_ids(source),
         side=side_of(spec.input),
         fit=spec.input.fit,
+        changed=changed(source),
         images=len(indices),
         bytes=offset,
         index_sha256=sha256(folder / INDEX),
@@ -121,7 +132,8 @@ def _write(folder: Path, source: DataSource, indices: Indices, spec: DataSpec) -
 
 def _read_all(source: DataSource, indices: Indices, spec: DataSpec) -> Generator[Image, None, None]:
     """The resized images in order, decoded in `data.workers` threads."""
-    if spec.workers < 2 or not type(source).__module__.startswith("edgekd.data."):
+    is_own = all(type(one).__module__.startswith("edgekd.data.") for one in chain(source))
+    if spec.workers < 2 or not is_own:
         for index in indices.tolist():
             yield read_resized(source, index, spec.input)
         return
@@ -141,12 +153,15 @@ def _read_all(source: DataSource, indices: Indices, spec: DataSpec) -> Generator
                 future.cancel()
 
 
-def _check_ours(path: Path, spec: DataSpec) -> None:
-    """Raise DataError for a folder whose files are not ours, or are a copy of other data."""
+def _check_ours(path: Path, source: DataSource, spec: DataSpec) -> None:
+    """Raise DataError for a folder whose files are not ours, or are a copy of other data.
+
+    A copy with hair does not take the place of one without, nor the other way round.
+    """
     if path.exists() and not path.is_dir():
         raise DataError(f"{path} is a file, expected a folder", hint="--out FOLDER")
     names = {entry.name for entry in path.iterdir()} if path.exists() else set()
-    strangers = names - {PIXELS, INDEX, RECORD}
+    strangers = names - {PIXELS, INDEX, RECORD, HAIR, PREVIEW}
     if RECORD not in names:  # a copy of ours is swapped in whole: these only happen to be named so
         strangers = names
     if strangers:
@@ -163,6 +178,7 @@ def _check_ours(path: Path, spec: DataSpec) -> None:
             f"{path}: the copy of other data: '{facts.data}' in {facts.root}",
             hint="--out FOLDER for a second copy, or remove this one",
         )
+    check_changed(path, facts, source)
 
 
 def _check_space(path: Path, needed: int) -> None:

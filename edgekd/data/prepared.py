@@ -3,6 +3,7 @@
     <folder>/pixels.bin       uint8 RGB, one image after another
              index.npy        (N, 4): index in the source, offset, height, width
              prepared.json    what it was made from; written last
+             hair.csv         where hair was removed: how much of each image it was
 
 The images are what `image.resize` gives, bit for bit, so training is the same with a copy and
 without. A copy belongs to one state of one data set: files enter by size and time of change. Since
@@ -15,12 +16,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from edgekd.data._hair import REMOVED, hairless
 from edgekd.data.base import DataSource, Image
 from edgekd.errors import DataError
 from edgekd.image import resize
@@ -31,6 +33,7 @@ from edgekd.rundir import sha256
 
 FORMAT = 1  # raise it when the files or their meaning change
 PIXELS, INDEX, RECORD = "pixels.bin", "index.npy", "prepared.json"
+HAIR = "hair.csv"
 HINT = "edgekd data prepare RECIPE"
 REPLAYED = 3  # images that are decoded again when a copy is opened
 
@@ -40,6 +43,8 @@ Indices = npt.NDArray[np.int64]
 class Facts(Section):
     """What `prepared.json` says."""
 
+    LATE: ClassVar[tuple[str, ...]] = ("changed",)
+
     format: int = FORMAT
     data: str  # the recipe's data.name
     root: str | None
@@ -48,6 +53,7 @@ class Facts(Section):
     ids: str  # a hash
     side: int
     fit: str
+    changed: str = ""  # what was done to the pixels besides resizing
     images: int
     bytes: int  # of pixels.bin
     index_sha256: str
@@ -109,6 +115,7 @@ def open_prepared(path: Path, source: DataSource, spec: DataSpec) -> PreparedIma
     """
     copy = PreparedImages(path)
     facts = copy.facts
+    check_changed(path, facts, source)
     if (facts.side, facts.fit) != (side_of(spec.input), spec.input.fit):
         raise stale(path, f"its images have the size {facts.side} ({facts.fit}), the recipe asks "
                            f"for {side_of(spec.input)} ({spec.input.fit})")  # fmt: skip
@@ -124,6 +131,26 @@ def open_prepared(path: Path, source: DataSource, spec: DataSpec) -> PreparedIma
             raise stale(path, f"'{source.ids()[index]}' is decoded to other pixels now (another "
                                "Pillow, or another data source)")  # fmt: skip
     return copy
+
+
+def changed(source: DataSource) -> str:
+    """What is done to a source's pixels before anything is resized."""
+    return "" if hairless(source) is None else REMOVED
+
+
+def check_changed(path: Path, facts: Facts, source: DataSource) -> None:
+    """Raise DataError for a copy whose images were changed otherwise than the source's."""
+    there, wanted = facts.changed, changed(source)
+    if there != wanted:
+        raise DataError(
+            f"{path} is a copy of {_told(there)}, the recipe asks for {_told(wanted)}",
+            hint=f"data.remove_hair={'true' if there else 'false'}, or --out FOLDER for a second "
+            "copy",
+        )
+
+
+def _told(change: str) -> str:
+    return f"images with {change}" if change else "images as they are"
 
 
 def read_resized(source: DataSource, index: int, spec: InputSpec) -> Image:

@@ -13,25 +13,32 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from edgekd.data._copied import Copied
+from edgekd.data._dspkd import DSPKD_PAPER, dspkd_paper, leak
+from edgekd.data._hair import LEAST, HairRemoved, hairless
+from edgekd.data._split_problems import crossing_problems, empty_problems, refuse
 from edgekd.data.base import DataSource
-from edgekd.data.splits import (
-    Split,
-    crossing_problems,
-    data_key,
-    empty_problems,
-    make_split,
-    refuse,
-    take_fraction,
-)
+from edgekd.data.splits import Split, data_key, make_split, take_fraction
 from edgekd.errors import RecipeError
 from edgekd.recipe import Recipe
 from edgekd.recipe_data import DataSpec, SubsetSpec
 
 UMKD_CODE = "umkd_code"
+LEAKING = (UMKD_CODE, DSPKD_PAPER)  # as published: what is tested on has trained or chosen
 FOLDS, FOLD_SEED, HELD_OUT = 10, 42, (0, 1)
 
 Indices = npt.NDArray[np.int64]
 Splits = dict[str | None, Split]  # None: of all images
+
+
+def as_asked(source: DataSource, spec: DataSpec) -> DataSource:
+    """What a recipe makes of a source before it is split: without hair, with copies.
+
+    Raises RecipeError for copies of data with masks.
+    """
+    if spec.remove_hair:
+        source = HairRemoved(source)
+    return Copied(source, seed=spec.drawn_by) if spec.split == DSPKD_PAPER else source
 
 
 def splits_of(source: DataSource, spec: DataSpec) -> Splits:
@@ -50,13 +57,16 @@ def splits_of(source: DataSource, spec: DataSpec) -> Splits:
             name: _umkd_code(source, _thinned(source, np.flatnonzero(mask), spec))
             for name, mask in masks.items()
         }
-    strata = source.targets()
+    if spec.split == DSPKD_PAPER:
+        return {None: dspkd_paper(_thinned(source, np.arange(len(source)), spec), spec)}
+    strata = source.targets() if drawn else None
     for number, mask in enumerate(drawn.values()):
         strata = strata + mask * len(source.kinds()) * 2**number
     whole = make_split(
         source,
         spec.split,
-        seed=spec.split_seed,
+        seed=spec.drawn_by,
+        test_seed=spec.test_seed,
         limit=spec.limit,
         verify=False,
         strata=strata,
@@ -77,7 +87,7 @@ def check_splits(
     """
     for name in names:
         refuse(empty_problems(source, splits[name]))
-    if spec.split != UMKD_CODE:
+    if spec.split not in LEAKING:
         refuse(crossing_problems(source, splits[None]))
 
 
@@ -99,13 +109,29 @@ def key_of(source: DataSource, splits: Splits) -> str:
     return data_key(source, splits[None], named)
 
 
-def caveats(recipe: Recipe, splits: Splits) -> list[str]:
-    """What must be said beside every figure where what is tested on has trained or chosen."""
-    if recipe.data.split != UMKD_CODE:
-        return []
+def caveats(recipe: Recipe, splits: Splits, source: DataSource | None = None) -> list[str]:
+    """What must be said beside every figure.
+
+    That is where what is tested on has trained or chosen, and where images are not as they were
+    taken. `source` is what was split.
+    """
+    protocol = recipe.data.split
+    found: list[str] = []
+    if source is not None and hairless(source) is not None:
+        found.append(
+            f"hair was removed from images with more than {LEAST:.0%} of it before training and "
+            "scoring (data.remove_hair); the exported model does not do it"
+        )
+    if protocol in LEAKING:
+        found.append(
+            f"{protocol}: the epoch was chosen on the very images that are reported as test"
+        )
+    if protocol == DSPKD_PAPER:
+        found.append(leak(source, splits[None]))
+    if protocol != UMKD_CODE:
+        return found
     student = recipe.export.model
     target = splits[recipe.subset_of(student)]
-    found = [f"{UMKD_CODE}: the epoch was chosen on the very images that are reported as test"]
     for name, stage in recipe.stages.items():
         seen = len(np.intersect1d(splits[stage.data.subset].train, target.test))
         if seen:
@@ -140,7 +166,7 @@ def _draw(source: DataSource, wanted: SubsetSpec, place: str) -> npt.NDArray[np.
 
 def _thinned(source: DataSource, members: Indices, spec: DataSpec) -> Indices:
     share = 1.0 if spec.limit is None else spec.limit / len(source)
-    return take_fraction(source, members, share, seed=spec.split_seed)
+    return take_fraction(source, members, share, seed=spec.drawn_by)
 
 
 def _umkd_code(source: DataSource, members: Indices) -> Split:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgekd import plugins
 from edgekd.data.base import UNKNOWN_PIXEL, DataSource, Image, Mask
 from edgekd.data.prepared import HINT, PreparedImages, open_prepared
+from edgekd.data.protocol import as_asked
 from edgekd.errors import DataError, RecipeError
 from edgekd.image import center_crop, resize, resize_to, resized_shape, to_square
 from edgekd.log import warn
@@ -24,8 +25,9 @@ MOST_BYTES = 2 << 30
 def open_source(spec: DataSpec, plugin_folders: Sequence[Path] = ()) -> DataSource:
     """Find the data source that the recipe names and open it.
 
-    A source that reads files has a constructor parameter `root`; it is given `data.root`. Raises
-    RecipeError for an unknown name or parameter, DataError for a root that is not there.
+    A source that reads files has a constructor parameter `root`; it is given `data.root`. What the
+    recipe asks for besides (no hair, copies of images) is done to its images as they are read.
+    Raises RecipeError for an unknown name or parameter, DataError for a root that is not there.
     """
     cls = plugins.load("data", spec.name, DataSource, folders=plugin_folders)  # type: ignore[type-abstract]
     arguments: dict[str, Any] = dict(spec.params)
@@ -47,7 +49,7 @@ def open_source(spec: DataSpec, plugin_folders: Sequence[Path] = ()) -> DataSour
         raise DataError(
             f"data.root: '{spec.name}' needs the folder of its files", hint="data.root=FOLDER"
         )
-    return cls(**plugins.check_arguments(cls, arguments, "data.params"))
+    return as_asked(cls(**plugins.check_arguments(cls, arguments, "data.params")), spec)
 
 
 class ImageStore:
@@ -166,15 +168,19 @@ def read_squares(
 
 
 def read_truth(
-    source: DataSource, indices: Sequence[int] | npt.NDArray[np.int64], spec: InputSpec
+    source: DataSource,
+    indices: Sequence[int] | npt.NDArray[np.int64],
+    spec: InputSpec,
+    *,
+    masks: bool,
 ) -> npt.NDArray[Any]:
-    """What a network's answers are held against: targets (N,), or masks (N, size, size) of int8.
+    """What a network's answers are held against: targets (N,), or labels (N, C) of int8.
 
-    Masks are seen as the network sees the images; -1 where a pixel's class is unknown. Raises
-    DataError that names an unreadable file.
+    With `masks` they are (N, size, size) of int8, seen as the network sees the images; -1 where a
+    pixel's class is unknown. Raises DataError that names an unreadable file.
     """
-    if not source.has_masks:
-        return source.targets()[indices]
+    if not masks:
+        return (source.labels() if source.has_labels else source.targets())[indices]
     truth = np.empty((len(indices), spec.size, spec.size), dtype=np.int8)
     for place, index in enumerate(indices):
         mask = source.mask(int(index))

@@ -12,7 +12,6 @@ Silva-Rodriguez et al.: Comput. Methods Programs Biomed. 195, 105637 (2020); Men
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -22,16 +21,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgekd.data._table import read_sheet
 from edgekd.data.base import DataSource, Sample
 from edgekd.errors import DataError
 from edgekd.image import decode
 from edgekd.log import warn
-from edgekd.plugins import missing_package
 
 FOLDER = "SICAPv2"  # the archive's own folder
 CRIBRIFORM = "G4C"
 SUFFIXES = frozenset({".jpg", ".jpeg"})
 FOLDS = (1, 2, 3, 4)
+NEEDED_BY, UNPACK = "data 'sicapv2'", "unpack the folder partition too"
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _slide(id: str) -> str:
 
 def _read_patients(path: Path, slides: set[str]) -> dict[str, str]:
     """The patient of each slide; nothing unless the table names one for all of them."""
-    lines = _read_cells(path) if path.is_file() else []
+    lines = read_sheet(path, NEEDED_BY, UNPACK) if path.is_file() else []
     header = [str(cell or "").strip() for cell in lines[0][1]] if lines else []
     found = {}
     for _, cells in lines[1:]:
@@ -191,7 +191,7 @@ def _read_fold(
 
 
 def _read_table(path: Path, classes: Sequence[str]) -> list[_Row]:
-    lines = _read_cells(path)
+    lines = read_sheet(path, NEEDED_BY, UNPACK)
     header = [str(cell or "").strip() for cell in lines[0][1]] if lines else []
     # G4C may be missing: an image that has nothing else then has no grade, and is refused
     missing = [name for name in ("image_name", *classes) if name not in header]
@@ -241,29 +241,3 @@ def _read_row(where: str, line: int, cells: dict[str, Any], classes: Sequence[st
             hint="one of the columns is 1 and the others 0; G4 and G4C together are G4",
         )
     return _Row(id, classes.index(grades[0]), line)
-
-
-def _read_cells(path: Path) -> list[tuple[int, tuple[Any, ...]]]:
-    """The rows of the first sheet that are not empty, with their numbers."""
-    try:
-        from openpyxl import load_workbook
-    except ModuleNotFoundError:
-        raise missing_package("openpyxl", "data 'sicapv2'") from None
-    try:
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about styles, which nobody sees here
-            book = load_workbook(file, read_only=True, data_only=True)
-            try:
-                sheet: Any = book.worksheets[0]
-                sheet.reset_dimensions()  # what some writers state there is wrong
-                found = list(enumerate(sheet.iter_rows(values_only=True), 1))
-            finally:
-                book.close()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such table", hint="unpack the folder partition too") from None
-    except Exception as error:  # a damaged archive can raise nearly anything inside openpyxl
-        reason = str(error) or type(error).__name__
-        raise DataError(
-            f"{path}: cannot be read as an .xlsx table: {reason}", hint="download it anew"
-        ) from None
-    return [(line, cells) for line, cells in found if any(cell is not None for cell in cells)]

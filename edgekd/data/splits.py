@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgekd.data._deal import Table, deal, with_unknown
+from edgekd.data._labels import membership, texts
+from edgekd.data._split_problems import check_split
 from edgekd.data.base import DataSource
 from edgekd.errors import DataError, RecipeError
 from edgekd.log import say
@@ -24,6 +27,7 @@ Indices = npt.NDArray[np.int64]
 
 PARTS = ("train", "val", "test")
 VAL_AND_TEST = "val+test"  # in a run's split.csv, for protocols that choose and report on one part
+FOLD_VAL = 1 / 8  # of what does not test, where a split is by folds
 CARVED = 0.1  # of an official train part, where the data comes without a val part
 
 
@@ -49,13 +53,16 @@ def make_split(
     split: str,
     *,
     seed: int,
+    test_seed: int | None = None,
     limit: int | None = None,
     verify: bool = True,
     strata: Indices | None = None,
 ) -> Split:
-    """Split a source by a ratio (`8-1-1`), `official`, or `csv:FILE` (columns id, part).
+    """Split a source by a ratio (`8-1-1`), `N-fold`, `official`, or `csv:FILE` (columns id, part).
 
-    A ratio gives every part its share of each class, or of each of `strata` (N,).
+    A ratio gives every part its share of each class, or of each of `strata` (N,). With `test_seed`
+    it alone draws the test part, and `seed` deals the rest. Of `N-fold` the seeds 1 to N test one
+    fold each; of the others one eighth validates.
     `limit` keeps about that many images: whole groups, of every part its share, and in every part
     each of its classes. Raises RecipeError for an unknown kind of split, DataError for one that
     cannot be made or (unless `verify` is off) that `check_split` refuses.
@@ -65,7 +72,12 @@ def make_split(
     elif split.startswith("csv:"):
         parts = _from_csv(source, Path(split[4:]).expanduser())
     else:
-        parts = _by_ratio(source, split, seed, source.targets() if strata is None else strata)
+        table = _table(source, strata)
+        folds = re.fullmatch(r"([1-9]\d*)-fold", split)
+        if folds:
+            parts = _by_fold(source, int(folds[1]), seed, test_seed or 0, table)
+        else:
+            parts = _by_ratio(source, split, seed, test_seed, table)
     drawn = Split(*(np.flatnonzero(parts == part) for part in PARTS))
     if limit is not None:
         share = limit / max(1, sum(len(indices) for _, indices in drawn.items()))
@@ -85,69 +97,16 @@ def data_key(source: DataSource, split: Split, subsets: Mapping[str, Split] | No
     return digest([source.fingerprint(), parts])
 
 
-def check_split(source: DataSource, split: Split) -> None:
-    """Raise DataError for the first thing that `split_problems` finds."""
-    refuse(split_problems(source, split))
-
-
-def refuse(problems: Sequence[str]) -> None:
-    """Raise DataError for the first of some problems."""
-    for problem in problems:
-        raise DataError(problem, hint="edgekd data check RECIPE shows the whole data set")
-
-
-def split_problems(source: DataSource, split: Split) -> list[str]:
-    """What must not be: an empty part, a class without training images, a group in two parts."""
-    return [*empty_problems(source, split), *crossing_problems(source, split)]
-
-
-def empty_problems(source: DataSource, split: Split) -> list[str]:
-    """An empty part, a class without training images."""
-    targets = source.targets()
-    problems = [f"the {part} part is empty" for part, part_of in split.items() if not len(part_of)]
-    kinds = source.kinds()
-    counts = {
-        part: (targets[indices, None] == np.arange(len(kinds))).sum(axis=0)
-        for part, indices in split.items()
-    }
-    for index, name in enumerate(kinds):
-        elsewhere = {part: int(counts[part][index]) for part in ("val", "test")}
-        if counts["train"][index] == 0:
-            seen = " and ".join(f"{n} in {part}" for part, n in elsewhere.items() if n)
-            problems.append(
-                f"class '{name}' has no training image" + (f", but {seen}" if seen else "")
-            )
-    return problems
-
-
-def crossing_problems(source: DataSource, split: Split) -> list[str]:
-    """A group in two parts."""
-    groups = np.asarray(source.groups())
-    home: dict[str, str] = {}
-    crossing: dict[str, str] = {}
-    for part, indices in split.items():
-        for group in np.unique(groups[indices]):
-            if home.setdefault(group, part) != part:
-                crossing.setdefault(str(group), f"{home[group]} and {part}")
-    if not crossing:
-        return []
-    first, where = next(iter(crossing.items()))
-    return [
-        f"{len(crossing)} groups (patients, lesions) are in more than one part; the first is "
-        f"'{first}', in {where}"
-    ]
-
-
 def take_fraction(source: DataSource, indices: Indices, fraction: float, *, seed: int) -> Indices:
     """About this part of `indices`: whole groups, classes in proportion, each class kept."""
     if fraction >= 1 or not len(indices):
         return indices
-    targets, groups = source.targets()[indices], np.asarray(source.groups())[indices]
-    taken = _deal(groups, targets, (fraction, 1 - fraction), seed) == 0
+    table, groups = with_unknown(membership(source)[indices]), np.asarray(source.groups())[indices]
+    taken = deal(groups, table, (fraction, 1 - fraction), seed) == 0
     order = np.random.default_rng(seed).permutation(len(indices))
-    for target in np.unique(targets):
-        if not (taken & (targets == target)).any():
-            one = order[targets[order] == target][0]
+    for shows in table.T:
+        if not (taken & shows).any() and shows.any():
+            one = order[shows[order]][0]
             taken |= groups == groups[one]
     return np.asarray(indices[taken])
 
@@ -156,7 +115,7 @@ def write_split(path: Path, source: DataSource, split: Split) -> None:
     """Write `id,target,group,part`, one row per image that is used."""
     from edgekd.rundir import replace_file
 
-    ids, groups, targets = source.ids(), source.groups(), source.targets()
+    ids, groups, targets = source.ids(), source.groups(), _written(source)
     held_twice = np.intersect1d(split.val, split.test)
     with replace_file(path) as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -168,10 +127,10 @@ def write_split(path: Path, source: DataSource, split: Split) -> None:
 
 def read_split(path: Path, source: DataSource) -> Split:
     """Read what `write_split` wrote. Raises DataError when the source is no longer the same."""
-    targets = source.targets()
+    targets = _written(source)
     found: dict[str, list[int]] = {part: [] for part in PARTS}
     for line, index, row in _rows(path, source, ("id", "target", "part")):
-        if row["target"] != str(targets[index]):
+        if row["target"] != targets[index]:
             raise DataError(
                 f"{path}, row {line}: image '{row['id']}' had target {row['target']}, in the data "
                 f"it is now {targets[index]}",
@@ -182,17 +141,60 @@ def read_split(path: Path, source: DataSource) -> Split:
     return Split(*(np.array(sorted(found[part]), dtype=np.int64) for part in PARTS))
 
 
-def _by_ratio(source: DataSource, split: str, seed: int, strata: Indices) -> npt.NDArray[np.str_]:
+def _written(source: DataSource) -> list[str]:
+    """Targets as they stand in a run's split.csv: numbers, and with labels their names."""
+    return texts(source) if source.has_labels else [str(target) for target in source.targets()]
+
+
+def _table(source: DataSource, strata: Indices | None) -> Table:
+    if strata is None:
+        return membership(source)
+    return np.asarray(strata[:, None] == np.unique(strata))
+
+
+def _by_fold(
+    source: DataSource, folds: int, seed: int, drawn_by: int, table: Table
+) -> npt.NDArray[np.str_]:
+    groups = np.asarray(source.groups())
+    if not 2 <= folds <= len(set(groups)):
+        raise RecipeError(f"data.split: {folds}-fold needs 2 folds or more, and as many groups "
+                          f"(patients, lesions); there are {len(set(groups))}")  # fmt: skip
+    is_test = deal(groups, table, [1 / folds] * folds, drawn_by) == (seed - 1) % folds
+    return _rest(is_test, groups, table, (1 - FOLD_VAL, FOLD_VAL), seed)
+
+
+def _rest(
+    is_test: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.str_],
+    table: Table,
+    shares: Sequence[float],
+    seed: int,
+) -> npt.NDArray[np.str_]:
+    """Train and val of what does not test."""
+    parts = np.full(len(groups), "test", dtype="<U5")
+    dealt = deal(groups[~is_test], table[~is_test], shares, seed)
+    parts[~is_test] = np.array(("train", "val"))[dealt]
+    return parts
+
+
+def _by_ratio(
+    source: DataSource, split: str, seed: int, test_seed: int | None, table: Table
+) -> npt.NDArray[np.str_]:
     if not re.fullmatch(r"[1-9]\d*-[1-9]\d*-[1-9]\d*", split):
         raise RecipeError(
             f"data.split: '{split}' is no split",
-            hint="train-val-test as in 8-1-1 or 75-10-15, or official, umkd_code, or csv:FILE",
+            hint="train-val-test as in 8-1-1 or 75-10-15, or 4-fold, official, csv:FILE, or a "
+            "paper's own: umkd_code, dspkd_paper",
         )
     ratio = np.array(split.split("-"), dtype=np.float64)
-    groups = source.groups()
+    groups = np.asarray(source.groups())
     if len(set(groups)) < len(PARTS):
         raise DataError(f"{len(set(groups))} groups cannot fill three parts (data.split: {split})")
-    dealt = _deal(groups, strata, tuple(ratio / ratio.sum()), seed)
+    train, val, test = ratio / ratio.sum()
+    if test_seed is not None:
+        is_test = deal(groups, table, (1 - test, test), test_seed) == 1
+        return _rest(is_test, groups, table, (train / (1 - test), val / (1 - test)), seed)
+    dealt = deal(groups, table, (train, val, test), seed)
     return np.asarray(np.array(PARTS)[dealt])
 
 
@@ -211,7 +213,7 @@ def _official(source: DataSource, seed: int) -> npt.NDArray[np.str_]:
     if "val" not in parts:
         train = np.flatnonzero(parts == "train")
         groups = np.asarray(source.groups())[train]
-        val = _deal(groups, source.targets()[train], (1 - CARVED, CARVED), seed) == 1
+        val = deal(groups, membership(source)[train], (1 - CARVED, CARVED), seed) == 1
         parts[train[val]] = "val"
         say(f"the official split has no val part: {val.sum()} of {len(train)} training images "
             f"(whole groups, seed {seed}) are used for it")  # fmt: skip
@@ -263,32 +265,3 @@ def _rows(
         raise DataError(f"{path}: no such split file") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
-
-
-def _deal(
-    groups: Sequence[str] | npt.NDArray[np.str_],
-    targets: Indices,
-    shares: Sequence[float],
-    seed: int,
-) -> Indices:
-    """Deal whole groups out to parts by share, class by class; return the part of each image.
-
-    Groups that hold much of a class go first, each to the part whose share of its classes is
-    least filled (Sainte-Lague's rule); a class with a single group goes to the largest part.
-    """
-    _, owner = np.unique(np.asarray(groups), return_inverse=True)
-    classes, target = np.unique(targets, return_inverse=True)
-    counts = np.zeros((owner.max() + 1, len(classes)))
-    np.add.at(counts, (owner, target), 1)
-    weight = counts / counts.sum(axis=0)  # (G, C): what this group holds of each class
-    shuffled = np.random.default_rng(seed).permutation(len(counts))
-    order = shuffled[np.argsort(-weight[shuffled].max(axis=1), kind="stable")]
-    wanted = np.asarray(shares)[:, None]
-    filled = np.zeros((len(shares), counts.shape[1]))
-    part = np.empty(len(counts), dtype=np.int64)
-    for group in order:
-        # rare classes weigh more: they have few groups left to make up for it
-        load = ((filled + weight[group] / 2) / wanted) @ weight[group]
-        part[group] = np.argmin(load)
-        filled[part[group]] += weight[group]
-    return np.asarray(part[owner])

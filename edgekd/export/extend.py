@@ -183,7 +183,8 @@ def _task(manifest: Manifest, recipe: Recipe | None, may_run_code: bool) -> Task
                           hint="edgekd export RUN, where it was trained")  # fmt: skip
     folders = [Path(name) for name in recipe.plugins] if recipe else []
     cls = plugins.load("tasks", manifest.task, Task, folders=folders)  # type: ignore[type-abstract]
-    return cls(classes=manifest.classes, primary=manifest.primary)
+    task = cls(classes=manifest.classes, primary=manifest.primary)
+    return task.taught(manifest.learned)
 
 
 def _given(

@@ -154,7 +154,8 @@ def _make_bundle(job: _Job, materials: Materials, reason: str | None) -> Manifes
     with replace_folder(job.folder) as folder:
         manifest = _start(job, materials, folder, sha256(weights), key)
         evidence = _evidence(job, materials, folder)
-        made = make_each(job.model, job.steps, folder, materials.given(), evidence)
+        given = materials.given(job.model)
+        made = make_each(job.model, job.steps, folder, given, evidence)
         for artifact, predictions in made:
             if predictions is not None:
                 predictions.save(run.said_by(job.folder, job.model, artifact.name))
@@ -178,7 +179,7 @@ def _start(
     from edgekd.models.weights import load_weights
 
     recipe, run = materials.recipe, materials.run
-    task = materials.task()
+    task = materials.task(job.model)
     points = {}
     wanted = recipe.export.thresholds
     if wanted and job.role == "student":
@@ -195,7 +196,7 @@ def _start(
     complexity = count(network, recipe.data.input.size)
     return Manifest(
         name=recipe.name, task=recipe.task.name, primary=task.primary, classes=list(task.classes),
-        input=recipe.data.input, opset=OPSET, thresholds=points,
+        input=recipe.data.input, opset=OPSET, thresholds=points, learned=task.learned,
         model=ModelFacts(name=job.model, arch=arch_of(recipe, job.model), params=complexity.params,
                          macs=complexity.macs, role="teacher" if job.role == "teacher"
                          else "student"),
@@ -215,7 +216,7 @@ def _evidence(job: _Job, materials: Materials, folder: Path) -> Evidence:
     """The student is judged on the test images too; the teacher only by parity."""
     spec = materials.recipe
     evidence = Evidence(
-        task=materials.task(),
+        task=materials.task(job.model),
         input=spec.data.input,
         golden=goldens.read_golden(folder / goldens.FOLDER),
         limits=spec.export.gate,
@@ -267,6 +268,7 @@ def _key(job: _Job, materials: Materials, weights_sha256: str) -> str:
           for part in (recipe.export, recipe.task, recipe.data,
                        *(recipe.models[member] for member in recipe.members(job.model)))),
         materials.source.fingerprint(),
+        *[thresholds for thresholds in [materials.task(job.model).learned.thresholds] if thresholds],
     ])  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,21 +62,46 @@ class Materials:
 
     def caveats(self) -> list[str]:
         """What must be said beside every figure (see `protocol.caveats`)."""
-        from edgekd.data.protocol import UMKD_CODE, caveats, splits_of
+        from edgekd.data.protocol import LEAKING, caveats, splits_of
 
-        if self.recipe.data.split != UMKD_CODE:  # a split need not be drawn again to say nothing
-            return []
-        return caveats(self.recipe, splits_of(self.source, self.recipe.data))
+        spec = self.recipe.data
+        if spec.split not in LEAKING and not spec.remove_hair:
+            return []  # a split need not be drawn again to say nothing
+        return caveats(self.recipe, splits_of(self.source, spec), self.source)
 
-    def task(self) -> Task:
+    def task(self, model: str | None = None) -> Task:
+        """The recipe's task, with the thresholds of a model (by default the exported one)."""
+        thresholds = self._thresholds.get(model or self.recipe.export.model, ())
+        learned = self._task.learned.model_copy(update={"thresholds": tuple(thresholds)})
+        return self._task.taught(learned)
+
+    @cached_property
+    def _task(self) -> Task:
         folders = [Path(folder) for folder in self.recipe.plugins]
         spec = self.recipe.task
         cls = plugins.load("tasks", spec.name, Task, folders=folders)  # type: ignore[type-abstract]
-        return cls(classes=self.source.classes, primary=spec.primary)
+        task = cls(classes=self.source.classes, primary=spec.primary)
+        if not task.wants_labels:  # the split need not be drawn to know the classes
+            return task
+        from edgekd.data._learned import learned_of
 
-    def given(self) -> Given:
+        return task.taught(learned_of(self.recipe, self.source, self.split.train))
+
+    @cached_property
+    def _thresholds(self) -> dict[str, list[float]]:
+        """By model, where the recipe asks for them. Raises CheckpointError where they are gone."""
+        if not self.is_run or self.recipe.task.thresholds is None:
+            return {}
+        path = self.run.thresholds
+        try:
+            found: dict[str, list[float]] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}", hint=HINT) from None
+        return found
+
+    def given(self, model: str | None = None) -> Given:
         """What precision passes get of this run's data; images are read once for all of them."""
-        return Given(lambda: self.calibration, lambda: self.validation, self.task(),
+        return Given(lambda: self.calibration, lambda: self.validation, self.task(model),
                      self.recipe.export, self.say)  # fmt: skip
 
     @cached_property
@@ -145,12 +171,11 @@ class Materials:
                            self._truth(rows), logits)  # fmt: skip
 
     def _truth(self, indices: Ints) -> npt.NDArray[Any]:
-        """Targets, or masks, of some images."""
+        """Targets, labels, or masks of some images."""
         from edgekd.data.read import read_truth
 
-        if not self.task().wants_masks:
-            return self.source.targets()[indices]
-        return read_truth(self.source, indices, self.recipe.data.input)
+        masks = self.task().wants_masks
+        return read_truth(self.source, indices, self.recipe.data.input, masks=masks)
 
     def _squares(self, indices: Ints) -> UInt8:
         from edgekd.data.read import read_squares

@@ -8,7 +8,6 @@ the best cut among all, and so too good, the more so the fewer images; the test 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,39 +19,10 @@ from edgekd.errors import DataError, RecipeError, did_you_mean
 from edgekd.export.given import Say
 from edgekd.recipe_export import OperatingSpec
 from edgekd.results import Predictions, Score
+from edgekd.tasks._cuts import choose
 from edgekd.tasks.base import Bools, Floats, Task
 
 TAIL = (1.0 - stats.LEVEL) / 2.0
-
-
-def choose(probabilities: Floats, positives: Bools, spec: OperatingSpec) -> float:
-    """The threshold that reaches the aim, and costs the other rate least.
-
-    `probabilities` of one class and whether each image is of it, both (N,), with an image of either
-    kind. It lies halfway to the next probability that was seen, so that another runtime's rounding
-    does not move an image across it. It is at most 1: where images of other classes have a
-    probability of exactly 1, no threshold leaves them out.
-    """
-    seen = np.unique(probabilities)
-    if spec.sensitivity is not None:
-        own = np.sort(probabilities[positives])
-        needed = math.ceil(spec.sensitivity * own.size - 1e-9)
-        lowest = own[own.size - needed]  # the last that must be flagged
-        below = seen[seen < lowest]
-        under = below[-1] if below.size else 0.0
-        return _probability(max((lowest + under) / 2, min(np.nextafter(under, 2.0), lowest)))
-    assert spec.specificity is not None  # one of the two is given
-    others = np.sort(probabilities[~positives])
-    needed = math.ceil(spec.specificity * others.size - 1e-9)
-    highest = others[needed - 1]  # the last that must not be flagged
-    above = seen[seen > highest]
-    over = above[0] if above.size else 1.0
-    return _probability(max((highest + over) / 2, np.nextafter(highest, 2.0)))
-
-
-def _probability(value: float) -> float:
-    """Without what rounding adds beyond 0 and 1."""
-    return float(min(max(value, 0.0), 1.0))
 
 
 def rates(

@@ -38,7 +38,9 @@ class Batch:
     """One batch as every model gets it."""
 
     images: Tensor  # (B, 3, S, S) in [0, 1]
-    targets: Tensor  # (B,) class index or (B, H, W) of pixels; UNLABELLED where it is hidden
+    # (B,) class index, (B, H, W) of pixels, (B, C) 1 for each class that is there and 0 for each
+    # that is not; UNLABELLED where it is hidden or not known
+    targets: Tensor
     # what frozen models have said about these images before: {model: {logits, pooled}}
     known: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
@@ -69,6 +71,9 @@ class Facts:
     classes: tuple[str, ...]
     class_counts: tuple[int, ...]  # labelled training images per class
     batch: int
+    images: int = 0  # labelled training images
+    student: str = ""  # the model that the term teaches, ...
+    teachers: tuple[str, ...] = ()  # ... and those that it looks at, in their order
 
 
 class Loss(nn.Module):
@@ -78,11 +83,18 @@ class Loss(nn.Module):
     tasks: ClassVar[frozenset[str]] = ALL_TASKS
     needs_teacher: ClassVar[bool] = True
     needs_full_batches: ClassVar[bool] = False  # its adapters are made for one size of batch
+    is_kept: ClassVar[bool] = False  # its adapters are kept, for a term that `adopts` them
+    adopts: str | None = None  # STAGE.TERM of an earlier stage whose adapters `adopt` is given
+    needs_scores: ClassVar[bool] = False  # `observe` is told of frozen models too, before epoch 1
     # warn if it outweighs the terms without a teacher by more than this in the first epoch
     most_of_task: float | None = None
 
     def setup(self, student: Outputs, teachers: Sequence[Outputs], facts: Facts) -> None:
         """Build adapters from the shapes of one small batch. Called once, before training."""
+
+    def adopt(self, state: dict[str, Tensor]) -> None:
+        """Take over the adapters of the term that `adopts` names. Called after `setup`."""
+        raise NotImplementedError
 
     def forward(
         self, student: Outputs, teachers: Sequence[Outputs], batch: Batch, clock: Clock
@@ -91,8 +103,17 @@ class Loss(nn.Module):
         raise NotImplementedError
 
     def observe(self, clock: Clock, scores: dict[str, dict[str, float]]) -> None:
-        """Look at the validation scores {model: {score: value}}: before epoch 1 (empty) and after
-        every epoch."""
+        """Look at the validation scores {model: {score: value}} of the trained models after every
+        epoch, those of frozen ones before epoch 1 (without `needs_scores` nothing).
+
+        Besides the task's scores there is one for each class, `ap:CLASS` where classes do not
+        exclude each other. What is learned from them must be kept in buffers: a stage that goes
+        on after an interruption is not told again.
+        """
+
+    def notes(self) -> dict[str, float]:
+        """Numbers to keep with every epoch, such as weights that move by themselves."""
+        return {}
 
 
 def mean_logits(teachers: Sequence[Outputs]) -> Tensor:

@@ -36,14 +36,35 @@ def assemble(
         origin = recipe.models[spec.graft].arch
         giver = teacher or assemble(recipe, spec.graft, task)
         head = classifier_of(giver.net, origin)
-    return build_network(
+    network = build_network(
         spec,
-        outputs=task.outputs(),
+        outputs=task_of(recipe, name, task).outputs(),
         seed=model_seed(recipe.seed, name),
         initial=initial,
         new_head=new_head,
         head=head,
     )
+    network.classes = columns_of(recipe, name, task)
+    return network
+
+
+def task_of(recipe: Recipe, name: str, task: Task) -> Task:
+    """What a model or an ensemble is asked: the recipe's task, about the classes that it knows.
+
+    Raises RecipeError where the task's classes exclude each other and the model knows some only.
+    """
+    columns = columns_of(recipe, name, task)
+    return task if columns is None else task.only(columns)
+
+
+def columns_of(recipe: Recipe, name: str, task: Task) -> tuple[int, ...] | None:
+    """The classes that a model knows, by their numbers; None where it knows all."""
+    group = None if name in recipe.ensembles else recipe.models[name].classes
+    if group is None:
+        return None
+    if group not in task.learned.groups:
+        task.only(())  # exclusive classes are refused there
+    return task.learned.groups[group]
 
 
 def givers_first(recipe: Recipe, names: list[str]) -> list[str]:

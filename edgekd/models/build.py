@@ -1,4 +1,4 @@
-"""From a name in the recipe to a network: timm, torchvision, the user's own file, an ONNX file."""
+"""From a name in the recipe to a network: of a library, of edgekd, the user's own, an ONNX file."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from edgekd.errors import CheckpointError, MissingOnHost, RecipeError, did_you_mean
-from edgekd.models.neck import add_neck, graft
+from edgekd.models.neck import add_neck, graft, with_oltr
 from edgekd.models.network import IMAGENET_MEAN, IMAGENET_STD, Network, OnnxTeacher
+from edgekd.models.shufflenet_v1 import ShuffleNetV1
 from edgekd.models.weights import is_head, load_weights, read_weights
 from edgekd.plugins import import_file
 from edgekd.recipe import ModelSpec
@@ -59,6 +60,8 @@ def build_network(
             network.net = add_neck(net, spec.neck, outputs=outputs, arch=spec.arch)
         elif head is not None:
             network.net = graft(net, head, arch=spec.arch)
+        if spec.head == "oltr":
+            with_oltr(network.net, arch=spec.arch)
     if file is not None:
         load_weights(network, file, new_head=new_head)
     return network
@@ -136,6 +139,22 @@ def _torchvision(name: str, spec: ModelSpec, outputs: int, pretrained: bool) -> 
                 hint="leave out `args`, or set `pretrained: false`",
             )
         net.load_state_dict(fitting, strict=False)
+    return net, IMAGENET_MEAN, IMAGENET_STD
+
+
+def _own(name: str, spec: ModelSpec, outputs: int, pretrained: bool) -> Any:
+    """What no library has."""
+    if name not in OWN:
+        raise RecipeError(f"edgekd has no model '{name}'", hint=did_you_mean(name, OWN))
+    if pretrained:
+        raise RecipeError(
+            f"{spec.arch}: `pretrained: true` has no meaning, no weights of it are published",
+            hint="set `pretrained: path/to/weights.safetensors`, or `pretrained: false`",
+        )
+    try:
+        net = OWN[name](num_classes=outputs, **spec.args)
+    except TypeError as error:
+        raise RecipeError(f"{spec.arch}: `args` do not fit: {error}") from None
     return net, IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -232,4 +251,12 @@ def _no_download(arch: str, error: Exception) -> MissingOnHost:
     )
 
 
-BUILDERS = {"timm": _timm, "torchvision": _torchvision, "smp": _smp, "file": _file, "onnx": _onnx}
+OWN = {"shufflenet_v1": ShuffleNetV1}
+BUILDERS = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "smp": _smp,
+    "edgekd": _own,
+    "file": _file,
+    "onnx": _onnx,
+}

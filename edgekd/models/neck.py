@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import RecipeError
+from edgekd.models.oltr import OltrHead
 from edgekd.recipe import NeckSpec
 
 PROBE = 64  # side of the image with which a network is asked for its last map
@@ -73,6 +74,16 @@ def graft(net: nn.Module, head: nn.Linear, *, arch: str) -> NeckedNet:
     return NeckedNet(net, projector, fc, is_grafted=True)
 
 
+def with_oltr(net: nn.Module, *, arch: str) -> None:
+    """Put OLTR's head in the place of the classifier. Raises RecipeError as `classifier_of`."""
+    old = classifier_of(net, arch, "take the head `oltr`")
+    for path, module in net.named_modules():
+        if module is old:
+            above, _, name = path.rpartition(".")
+            setattr(net.get_submodule(above), name, OltrHead(old.in_features, old.out_features))
+            return
+
+
 def freeze_grafted(network: nn.Module) -> None:
     """A teacher's classifier inside a student does not learn."""
     for module in network.modules():
@@ -80,7 +91,7 @@ def freeze_grafted(network: nn.Module) -> None:
             module.fc.requires_grad_(False)
 
 
-def classifier_of(net: Any, arch: str) -> nn.Linear:
+def classifier_of(net: Any, arch: str, what: str = "be grafted") -> nn.Linear:
     """The one linear layer that follows the mean of a network's last map.
 
     Raises RecipeError where more than that stands between the map and the logits (a norm, a hidden
@@ -93,7 +104,7 @@ def classifier_of(net: Any, arch: str) -> nn.Linear:
         found = net.get_classifier()
     if not isinstance(found, nn.Linear) or not _is_alone(net, found):
         raise RecipeError(
-            f"{arch}: its classifier cannot be grafted, it is more than one linear layer of the "
+            f"{arch}: its classifier cannot {what}, it is more than one linear layer of the "
             "mean of the last map",
             hint="give this teacher a `neck:`, which brings a single one",
         )

@@ -36,6 +36,7 @@ class Network(nn.Module):
         super().__init__()
         self.net = net
         self.named_taps = dict(taps or {})  # the recipe's own tap -> module path
+        self.classes: tuple[int, ...] | None = None  # by number, where it knows some only
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from edgekd.errors import RecipeError, did_you_mean
 from edgekd.models.neck import NeckedNet
 from edgekd.models.network import Network
+from edgekd.models.oltr import OltrHead
 
-NAMES = ("stem", "s1", "s2", "s3", "s4", "last", "pooled", "decoder")
+NAMES = ("stem", "s1", "s2", "s3", "s4", "last", "pooled", "decoder", "distances")
 BEFORE = ".pre"  # after a tap's name: before its last activation
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.PReLU)
 
@@ -47,11 +48,15 @@ def locate(network: Network) -> dict[str, Place]:
     elif hasattr(net, "layer1") and hasattr(net, "maxpool"):  # torchvision ResNet family
         stages = {f"s{i}": Place(f"layer{i}") for i in range(1, 5)}
         found = {"stem": Place("maxpool"), **stages, "last": Place("avgpool", is_input=True)}
-    elif hasattr(net, "stage2") and hasattr(net, "conv5"):  # torchvision ShuffleNetV2
+    elif hasattr(net, "stage4") and hasattr(net, "maxpool"):  # ShuffleNet: V2 widens the last map
         stages = {f"s{i}": Place(f"stage{i}") for i in range(2, 5)}
-        found = {"stem": Place("conv1"), "s1": Place("maxpool"), **stages, "last": Place("conv5")}
+        last = Place("conv5" if hasattr(net, "conv5") else "stage4")
+        found = {"stem": Place("conv1"), "s1": Place("maxpool"), **stages, "last": last}
     elif isinstance(getattr(net, "features", None), nn.Sequential):
         found = _from_features(network)
+    for path, module in net.named_modules():
+        if isinstance(module, OltrHead):
+            found["distances"] = Place(f"{path}.distances")
     for name, path in network.named_taps.items():
         if name not in NAMES:
             raise RecipeError(f"taps.{name}: not a tap", hint=did_you_mean(name, NAMES))
@@ -194,6 +199,9 @@ def _head_of(network: Network) -> Callable[[Tensor], Tensor]:
 
 def head_parameters(network: Network) -> list[nn.Parameter]:
     """The parameters of the last classifier layer (for `optimizer.scale.heads`)."""
+    for module in network.net.modules():
+        if isinstance(module, OltrHead):
+            return list(module.parameters())
     linear = [module for module in network.net.modules() if isinstance(module, nn.Linear)]
     return list(linear[-1].parameters()) if linear else []
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgekd.errors import CheckpointError
 from edgekd.log import warn
 from edgekd.models.network import Network
+from edgekd.models.oltr import OltrHead
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # under which training scripts keep weights
 # what wrappers of a network (ours, DataParallel, Lightning, torch.compile) put before every name
@@ -128,6 +129,9 @@ def _refusal(text: str) -> str:
 
 
 def is_head(net: nn.Module, key: str) -> bool:
-    """Does a tensor of this name belong to the last linear layer?"""
+    """Does a tensor of this name belong to the last linear layer, or to a memory?"""
+    for name, module in net.named_modules():
+        if isinstance(module, OltrHead):
+            return key.startswith(f"{name}.")
     linear = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
     return bool(linear) and key.rpartition(".")[0] == linear[-1]

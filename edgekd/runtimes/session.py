@@ -262,7 +262,7 @@ def _session(target: Target, artifact: Artifact, name: str, runtime: Runtime) ->
                           hint=did_you_mean(manifest.task, plugins.names("tasks")))  # fmt: skip
     task = plugins.load("tasks", manifest.task, Task)(  # type: ignore[type-abstract]
         classes=manifest.classes, primary=manifest.primary
-    )
+    ).taught(manifest.learned)
     found, result = facts.inputs.get(INPUT_NAME, ()), facts.outputs.get(OUTPUT_NAME, ())
     wanted = task.logits_shape(size)
     if found[1:] != (3, size, size) or result[1:] != wanted:

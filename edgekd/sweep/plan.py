@@ -108,11 +108,13 @@ def grid(
                 f"{override}: a sweep chooses the seeds", hint="edgekd sweep RECIPE --seeds 1,2,3"
             )
     data = DataKeys()
-    recipes = {name: load_variant(path, name, overrides) for name in variants}
     trials = [
-        make_trial(f"{name}.seed{seed}", name, recipe.model_copy(update={"seed": seed}), data)
+        # read anew: the data may be split by the seed
+        make_trial(
+            f"{name}.seed{seed}", name, load_variant(path, name, [*overrides, f"seed={seed}"]), data
+        )
         for seed in seeds
-        for name, recipe in recipes.items()
+        for name in variants
     ]
     first: dict[tuple[str, ...], Trial] = {}
     for trial in trials:

@@ -11,20 +11,27 @@ logits, and a negative target is an unknown one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekd import stats
 from edgekd.errors import DataError, EdgekdError, RecipeError, did_you_mean
-from edgekd.results import Predictions, Score, Scores
+from edgekd.results import Learned, Predictions, Score, Scores
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing has it from Python 3.11 on
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+
+
+HALF = 0.5  # the threshold where none was chosen
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,9 @@ class Task(ABC):
     default_primary: str
     exclusive = True  # classes exclude each other: probabilities sum to 1
     wants_masks = False  # a target is a class per pixel, read from masks
+    wants_labels = False  # a target is a row of 1 and 0, one for each class
+    has_thresholds = False  # a class (a pixel of it) is there from a probability on
+    learned = Learned()  # from training and validation images
 
     def __init__(self, *, classes: Sequence[str], primary: str | None = None) -> None:
         self.classes = tuple(classes)
@@ -134,6 +144,28 @@ class Task(ABC):
     def curve(self) -> list[str]:
         """The scores that cost little: those of a training curve."""
         return [n for n, metric in self.metrics().items() if metric.interval or n == self.primary]
+
+    def taught(self, learned: Learned) -> Self:
+        """This task with what was learned from images."""
+        found = copy(self)
+        found.learned = learned
+        return found
+
+    def per_threshold(self, predictions: Predictions) -> Iterator[tuple[Floats, Bools]]:
+        """For each threshold the probabilities and positives (M,) that it is chosen by."""
+        raise EdgekdError(f"task '{self.name}' has no thresholds")
+
+    def per_class(self, probabilities: Floats, targets: Ints) -> dict[str, float]:
+        """Scores of single classes by name (`ap:CLASS`), for losses that look at them."""
+        return {}
+
+    def only(self, columns: Sequence[int]) -> Task:
+        """The same question about some of the classes, by their numbers.
+
+        Raises RecipeError where classes exclude each other.
+        """
+        raise RecipeError(f"a model of some classes only is not for task '{self.name}'",
+                          hint="leave out models.NAME.classes")  # fmt: skip
 
     @property
     def higher_is_better(self) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgekd.tasks.base import Bools, Floats, Ints, Metric
+from edgekd.tasks.base import HALF, Bools, Floats, Ints, Metric
 
 EPS = 1e-7
 SMALL = 0.01  # of the image's pixels: what counts as a small lesion
@@ -22,10 +22,10 @@ def pixel_of(label: int, outputs: int) -> int:
     return label + 1 if outputs == 1 else label
 
 
-def decided(probabilities: Floats) -> Ints:
-    """Masks (N, H, W) of probabilities (N, K, H, W): above a half, or the likeliest class."""
+def decided(probabilities: Floats, cut: float = HALF) -> Ints:
+    """Masks (N, H, W) of probabilities (N, K, H, W): above `cut`, or the likeliest class."""
     if probabilities.shape[1] == 1:
-        return np.asarray(probabilities[:, 0] > 0.5, dtype=np.int8)
+        return np.asarray(probabilities[:, 0] > cut, dtype=np.int8)
     return np.asarray(probabilities.argmax(axis=1), dtype=np.int8)
 
 
@@ -50,11 +50,15 @@ def _divide(above: Floats, below: Floats, empty: float) -> Floats:
 
 
 def _per_class(
-    probabilities: Floats, targets: Ints, weights: Floats, score: Callable[..., Floats]
+    probabilities: Floats,
+    targets: Ints,
+    weights: Floats,
+    cut: float,
+    score: Callable[..., Floats],
 ) -> Floats:
     """The mean over foreground classes of a score of the summed counts: (R,)."""
     outputs = probabilities.shape[1]
-    decisions = decided(probabilities)
+    decisions = decided(probabilities, cut)
     pixels = [1] if outputs == 1 else range(1, outputs)
     values = []
     for pixel in pixels:
@@ -65,27 +69,31 @@ def _per_class(
     return _divide(np.where(known, stacked, 0.0).sum(axis=0), known.sum(axis=0), np.nan)
 
 
-def iou(probabilities: Floats, targets: Ints, weights: Floats) -> Floats:
+def iou(probabilities: Floats, targets: Ints, weights: Floats, *, cut: float = HALF) -> Floats:
     """TP / (TP + FP + FN) over the data set; NaN where nothing is there and nothing is seen."""
-    return _per_class(probabilities, targets, weights,
+    return _per_class(probabilities, targets, weights, cut,
                       lambda tp, fp, fn: _divide(tp, tp + fp + fn, np.nan))  # fmt: skip
 
 
-def fscore(probabilities: Floats, targets: Ints, weights: Floats) -> Floats:
+def fscore(probabilities: Floats, targets: Ints, weights: Floats, *, cut: float = HALF) -> Floats:
     """2 TP / (2 TP + FP + FN) over the data set (Dice)."""
-    return _per_class(probabilities, targets, weights,
+    return _per_class(probabilities, targets, weights, cut,
                       lambda tp, fp, fn: _divide(2 * tp, 2 * tp + fp + fn, np.nan))  # fmt: skip
 
 
-def sensitivity(probabilities: Floats, targets: Ints, weights: Floats) -> Floats:
+def sensitivity(
+    probabilities: Floats, targets: Ints, weights: Floats, *, cut: float = HALF
+) -> Floats:
     """TP / (TP + FN) over the data set."""
-    return _per_class(probabilities, targets, weights,
+    return _per_class(probabilities, targets, weights, cut,
                       lambda tp, fp, fn: _divide(tp, tp + fn, np.nan))  # fmt: skip
 
 
-def precision(probabilities: Floats, targets: Ints, weights: Floats) -> Floats:
+def precision(
+    probabilities: Floats, targets: Ints, weights: Floats, *, cut: float = HALF
+) -> Floats:
     """TP / (TP + FP) over the data set."""
-    return _per_class(probabilities, targets, weights,
+    return _per_class(probabilities, targets, weights, cut,
                       lambda tp, fp, fn: _divide(tp, tp + fp, np.nan))  # fmt: skip
 
 
@@ -94,26 +102,36 @@ def _mean(values: Floats, weights: Floats) -> Floats:
     return _divide(weights[:, known] @ values[known], weights[:, known].sum(axis=1), np.nan)
 
 
-def iou_per_image(probabilities: Floats, targets: Ints, weights: Floats) -> Floats:
+def iou_per_image(
+    probabilities: Floats, targets: Ints, weights: Floats, *, cut: float = HALF
+) -> Floats:
     """Mean over images of their foreground's IoU; 1 where it is empty on both sides."""
-    same, both = overlap(decided(probabilities), targets)
+    same, both = overlap(decided(probabilities, cut), targets)
     return _mean(_divide(same, both - same, 1.0), weights)
 
 
-def fscore_per_image(probabilities: Floats, targets: Ints, weights: Floats) -> Floats:
+def fscore_per_image(
+    probabilities: Floats, targets: Ints, weights: Floats, *, cut: float = HALF
+) -> Floats:
     """Mean over images of their foreground's F-score; 1 where it is empty on both sides."""
-    same, both = overlap(decided(probabilities), targets)
+    same, both = overlap(decided(probabilities, cut), targets)
     return _mean(_divide(2 * same, both, 1.0), weights)
 
 
-def small_sensitivity(probabilities: Floats, targets: Ints, weights: Floats) -> Floats:
+def small_sensitivity(
+    probabilities: Floats, targets: Ints, weights: Floats, *, cut: float = HALF
+) -> Floats:
     """Mean share found of the foreground of images of which it fills at most a hundredth."""
-    return _mean(np.where(small_images(targets), _found(probabilities, targets), np.nan), weights)
+    return _mean(
+        np.where(small_images(targets), _found(probabilities, targets, cut), np.nan), weights
+    )
 
 
-def small_hits(probabilities: Floats, targets: Ints, weights: Floats) -> Floats:
+def small_hits(
+    probabilities: Floats, targets: Ints, weights: Floats, *, cut: float = HALF
+) -> Floats:
     """Share of the images with a small foreground in which any of it is found."""
-    hit = (_found(probabilities, targets) > 0).astype(np.float64)
+    hit = (_found(probabilities, targets, cut) > 0).astype(np.float64)
     return _mean(np.where(small_images(targets), hit, np.nan), weights)
 
 
@@ -123,15 +141,17 @@ def small_images(targets: Ints) -> Bools:
     return np.asarray((area > 0) & (area <= SMALL))
 
 
-def _found(probabilities: Floats, targets: Ints) -> Floats:
-    same, _ = overlap(decided(probabilities), targets)
+def _found(probabilities: Floats, targets: Ints, cut: float) -> Floats:
+    same, _ = overlap(decided(probabilities, cut), targets)
     return _divide(same, (targets > 0).sum(axis=(1, 2)).astype(np.float64), np.nan)
 
 
-def false_alarms(probabilities: Floats, targets: Ints, weights: Floats) -> Floats:
+def false_alarms(
+    probabilities: Floats, targets: Ints, weights: Floats, *, cut: float = HALF
+) -> Floats:
     """Share of the images without foreground in which some is seen."""
     is_empty = ~(targets > 0).any(axis=(1, 2))
-    seen = (decided(probabilities) > 0).any(axis=(1, 2)).astype(np.float64)
+    seen = (decided(probabilities, cut) > 0).any(axis=(1, 2)).astype(np.float64)
     return _mean(np.where(is_empty, seen, np.nan), weights)
 
 
@@ -173,6 +193,7 @@ MASKS = {
     "brier": Metric(brier, "lower", label="Brier score of pixels"),
     "nll": Metric(nll, "lower", label="Negative log-likelihood of pixels"),
 }
+BY_PROBABILITY = {"brier", "nll"}  # do not depend on what is decided
 SEVERAL = {
     name: Metric(metric.compute, metric.direction, metric.interval, metric.label,
                  over_classes=name in {"fscore", "iou", "sensitivity", "precision"})

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.tasks.base import Bools, Floats, Ints, Metric, Task
-from edgekd.tasks.mask_scores import MASKS, SEVERAL, decided, overlap, pixel_of
+from edgekd.results import Predictions
+from edgekd.tasks.base import HALF, Bools, Floats, Ints, Metric, Task
+from edgekd.tasks.mask_scores import (
+    BY_PROBABILITY,
+    MASKS,
+    SEVERAL,
+    decided,
+    overlap,
+    pixel_of,
+)
+
+MOST_PIXELS = 1 << 23  # by which a threshold is chosen
 
 
 class Segmentation(Task):
@@ -27,8 +39,22 @@ class Segmentation(Task):
     def exclusive(self) -> bool:  # type: ignore[override]
         return len(self.classes) > 1
 
+    @property
+    def has_thresholds(self) -> bool:  # type: ignore[override]
+        return not self.exclusive
+
     def metrics(self) -> dict[str, Metric]:
-        return SEVERAL if len(self.classes) > 1 else MASKS
+        if self.exclusive:
+            return SEVERAL
+        found = dict(MASKS)
+        for name in set(MASKS) - BY_PROBABILITY:
+            compute: Any = MASKS[name].compute
+            found[name] = replace(MASKS[name], compute=partial(compute, cut=self.cut()))
+        return found
+
+    def cut(self) -> float:
+        """The probability above which a pixel is of the one class."""
+        return self.learned.thresholds[0] if self.learned.thresholds else HALF
 
     def outputs(self) -> int:
         return len(self.classes)
@@ -45,7 +71,13 @@ class Segmentation(Task):
         return np.asarray(exponent / exponent.sum(axis=1, keepdims=True))
 
     def decide(self, probabilities: Floats) -> Ints:
-        return decided(probabilities)
+        return decided(probabilities, self.cut())
+
+    def per_threshold(self, predictions: Predictions) -> Iterator[tuple[Floats, Bools]]:
+        """All pixels together, of many images evenly drawn ones: as the F-score counts them."""
+        probabilities = self.activate(predictions.logits).ravel()
+        step = -(-probabilities.size // MOST_PIXELS)
+        yield probabilities[::step], (predictions.targets > 0).ravel()[::step]
 
     def combine(self, members: Sequence[Floats]) -> Floats:
         """The union of masks (KDML, arXiv 2212.02931), or the most confident member per class."""

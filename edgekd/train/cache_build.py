@@ -20,7 +20,8 @@ import torch
 from safetensors.torch import save
 
 from edgekd import image
-from edgekd.data import read
+from edgekd.data import _randaugment, read
+from edgekd.data._wrapped import chain
 from edgekd.errors import EdgekdError
 from edgekd.host import version
 from edgekd.locks import held
@@ -36,9 +37,10 @@ from edgekd.train import augment, loader, seeding
 from edgekd.train.cache import TeacherCache, View, open_view, rows_of, write_view
 from edgekd.train.checkpoint import plain_state
 from edgekd.train.distiller import Distiller
+from edgekd.train.feeding import augmentations
 from edgekd.train.interrupt import Interrupt
 from edgekd.train.loader import Feed, Indices, to_device
-from edgekd.train.setup import Prepared, augmentations
+from edgekd.train.setup import Prepared
 
 FORMAT = 1  # raise it when the files or their meaning change
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "onnxruntime")
@@ -196,7 +198,12 @@ def teacher_key(recipe: Recipe, data: Prepared, name: str, builder: _Builder) ->
             "outputs": data.task.outputs(),
             "kept": builder.names,
             "data": data.key,
-            "source": [recipe.data.name, recipe.data.params, _code(type(data.source))],
+            "source": [
+                recipe.data.name,
+                recipe.data.params,
+                *(_code(type(one)) for one in chain(data.source)),
+            ],
+            **({} if feed.copies is None else {"copies": [feed.copies.seed, _code(_randaugment)]}),
             "plugins": file_keys(recipe.plugins),
             "input": recipe.data.input.model_dump(mode="json"),
             "augment": augmentations(recipe, recipe.stages[name]),

@@ -42,6 +42,8 @@ class Progress:
     seconds: float = 0.0  # spent in this epoch so far
     best: dict[str, Best] = field(default_factory=dict)
     waiting: dict[str, Best] = field(default_factory=dict)  # by the score that ends the stage
+    plateau: dict[str, Best] = field(default_factory=dict)  # by the score that lowers the rate
+    drops: int = 0  # how often it has lowered it
 
 
 def plain_state(module: nn.Module) -> dict[str, Tensor]:
@@ -50,6 +52,13 @@ def plain_state(module: nn.Module) -> dict[str, Tensor]:
         key: value.detach().to("cpu").contiguous().clone()
         for key, value in module.state_dict().items()
     }
+
+
+def keep_adapters(distiller: Distiller, folder: Path) -> None:
+    """Write the adapters of terms that a later stage may take over, `term.<name>.safetensors`."""
+    for name, term in distiller.kept_terms().items():
+        with replace_file(folder / f"term.{name}.safetensors", "wb") as file:
+            file.write(save(plain_state(term)))
 
 
 def save_weights(net: nn.Module, path: Path) -> None:
@@ -94,7 +103,7 @@ def load_last(
         tree = json.loads(path.read_text(encoding="utf-8"))
         if tree.pop("key") != key:
             return None
-        for key_of_best in ("best", "waiting"):
+        for key_of_best in ("best", "waiting", "plateau"):
             entries = tree.pop(key_of_best, {})
             tree[key_of_best] = {name: Best(**entry) for name, entry in entries.items()}
         progress = Progress(**tree)

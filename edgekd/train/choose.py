@@ -68,6 +68,33 @@ def note_progress(state: Progress, choice: Choice, scores: Scores, models: Seque
             state.waiting[model] = Best(state.epoch, value if math.isfinite(value) else None)
 
 
+def note_plateau(state: Progress, spec: StageSpec, task: Task, scores: Scores) -> None:
+    """Lower the rate where no trained model's score has improved for more than `patience` epochs.
+
+    As torch's ReduceLROnPlateau counts, with any improvement counting. `state.epoch` is the one
+    that has just ended.
+    """
+    if spec.schedule.name != "plateau":
+        return
+    score = plateau_score(spec, task)
+    higher = task.metrics()[score].direction == "higher"
+    for model, found in scores.items():
+        value, best = found.get(score, math.nan), state.plateau.get(model)
+        if best is None or _is_better(value, best.value, higher):
+            state.plateau[model] = Best(state.epoch, value if math.isfinite(value) else None)
+    latest = max((best.epoch for best in state.plateau.values()), default=state.epoch)
+    if state.epoch - latest > spec.schedule.patience:
+        state.drops += 1
+        # the next epochs have to show themselves before it is lowered again
+        for best in state.plateau.values():
+            best.epoch = state.epoch
+
+
+def plateau_score(spec: StageSpec, task: Task) -> str:
+    """The score by which a plateau is told."""
+    return spec.schedule.score or ("nll" if "nll" in task.curve() else task.primary)
+
+
 def has_stalled(state: Progress, choice: Choice) -> bool:
     """Has no model got better for `patience` epochs? `state.epoch` is the one to come."""
     if not choice.patience or not state.waiting:

@@ -8,69 +8,23 @@ detached, their heads too; losses in fp32 outside autocast; only the taps that a
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from edgekd.errors import EdgekdError, RecipeError
+from edgekd.errors import RecipeError
 from edgekd.losses.base import Batch, Clock, Facts, Loss, Outputs
 from edgekd.models.neck import freeze_grafted
 from edgekd.models.network import Network, OnnxTeacher, still
 from edgekd.models.quantized import is_quantized
 from edgekd.models.taps import Recorder, head_of
-from edgekd.plugins import check_arguments, load
 from edgekd.recipe import StageSpec, Term
+from edgekd.train.terms import TERM, named
 
 TIED = "needs_full_batches"
-TERM = "term_"  # before the names of terms, some of which nn.ModuleDict would refuse (`type`)
-
-
-def build_terms(stage: StageSpec, where: str, folders: Sequence[Path], task: str) -> nn.ModuleDict:
-    """Make the loss of every term of a stage.
-
-    Raises RecipeError for an unknown loss, a parameter that it does not take, or a task that it
-    is not for.
-    """
-    terms = nn.ModuleDict()
-    for name, term in stage.losses.items():
-        place = f"{where}.losses.{name}"
-        cls = load("losses", term.loss or name, Loss, folders=folders)
-        params = check_arguments(cls, term.params, f"{place}.params")
-        if task not in cls.tasks:
-            raise RecipeError(f"{place}: loss '{term.loss or name}' is not for task '{task}'")
-        if cls.needs_teacher and not term.from_:
-            raise RecipeError(f"{place}: this loss needs a teacher", hint="set its `from:`")
-        if not cls.needs_teacher and term.from_:
-            raise RecipeError(f"{place}: this loss takes no teacher", hint="remove its `from:`")
-        try:
-            loss = cls(**params)
-        except ValueError as error:
-            raise RecipeError(f"{place}.params: {error}") from None
-        if "_modules" not in vars(loss):
-            raise RecipeError(
-                f"{place}: '{cls.__name__}.__init__' does not begin with super().__init__()"
-            )
-        terms[f"{TERM}{name}"] = loss
-    return terms
-
-
-@contextlib.contextmanager
-def _named(key: str, loss: nn.Module) -> Iterator[None]:
-    """Say in which term an error of somebody's loss arose."""
-    try:
-        yield
-    except (EdgekdError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        found = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        raise RecipeError(
-            f"term '{key}' ({type(loss).__name__}): {found}",
-            hint="--debug shows where",
-        ) from error
 
 
 class Distiller(nn.Module):
@@ -99,10 +53,12 @@ class Distiller(nn.Module):
             self.networks[name].requires_grad_(True)
             freeze_grafted(self.networks[name])
         sources = {name for term in self.specs.values() for name in term.from_}
+        taught = {term.to for term in self.specs.values()}
         # a variant without a teacher's terms need not pay for the teacher
-        self._asked = [name for name in present if name in self.trained or name in sources]
+        self._asked = [name for name in present if name in {*self.trained, *sources, *taught}]
         self._heads: dict[str, Callable[[Tensor], Tensor]] = {}
         self._recorders: dict[str, Recorder] = {}
+        self._classes = {name: networks[name].classes for name in present}
         for name in present:
             network = networks[name]
             wanted = {
@@ -128,6 +84,38 @@ class Distiller(nn.Module):
     def tied_to_batch(self) -> list[str]:
         """The terms that take batches of one size only."""
         return [key for key in self.specs if getattr(self.terms[f"{TERM}{key}"], TIED)]
+
+    def kept_terms(self) -> dict[str, nn.Module]:
+        """The terms whose adapters a later stage may take over."""
+        terms = {key: self.terms[f"{TERM}{key}"] for key in self.specs}
+        return {key: term for key, term in terms.items() if getattr(term, "is_kept", False)}
+
+    def adopting(self) -> dict[str, Loss]:
+        """The terms that take over the adapters of an earlier one."""
+        found = {}
+        for key in self.specs:
+            loss = self.terms[f"{TERM}{key}"]
+            if isinstance(loss, Loss) and loss.adopts is not None:
+                found[key] = loss
+        return found
+
+    def to_be_scored(self) -> list[str]:
+        """The frozen models whose scores a term wants to know."""
+        wanted = {
+            name
+            for key, term in self.specs.items()
+            for name in term.from_
+            if getattr(self.terms[f"{TERM}{key}"], "needs_scores", False)
+        }
+        return [name for name in self._asked if name in wanted and name not in self.trained]
+
+    def notes(self) -> dict[str, float]:
+        """What the terms want to keep with an epoch, by `TERM/NAME`."""
+        return {
+            f"{key}/{name}": value
+            for key in self.specs
+            for name, value in self.terms[f"{TERM}{key}"].notes().items()  # type: ignore[operator]
+        }
 
     def cacheable(self, where: str) -> dict[str, list[str]]:
         """What a teacher cache keeps of each frozen model: `logits`, and `pooled` if a term asks.
@@ -159,8 +147,9 @@ class Distiller(nn.Module):
         for key, term in self.specs.items():
             loss = self.terms[f"{TERM}{key}"]
             assert isinstance(loss, Loss)
-            with _named(key, loss):
-                loss.setup(outputs[term.to], [outputs[name] for name in term.from_], facts)
+            own = replace(facts, student=term.to, teachers=tuple(term.from_))
+            with named(key, loss):
+                loss.setup(outputs[term.to], [outputs[name] for name in term.from_], own)
         self.train(was_training)
 
     def train(self, mode: bool = True) -> Distiller:
@@ -196,7 +185,7 @@ class Distiller(nn.Module):
                     for name in term.from_
                 ]
                 loss = self.terms[f"{TERM}{key}"]
-                with _named(key, loss):
+                with named(key, loss):
                     value = loss(outputs[term.to], sources, batch, clock)
                 if not isinstance(value, Tensor) or value.ndim:
                     is_tensor = isinstance(value, Tensor)
@@ -248,7 +237,10 @@ class Distiller(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and name in self.trained):
             logits = self.networks[name](images)
         return Outputs(
-            logits=logits.float(), taps=self._recorders[name].take(), head=self._heads[name]
+            logits=logits.float(),
+            taps=self._recorders[name].take(),
+            head=self._heads[name],
+            classes=self._classes[name],
         )
 
     def _run_models(
@@ -259,7 +251,8 @@ class Distiller(nn.Module):
         for name in self._asked if only is None else [n for n in self._asked if n in needed]:
             if name in batch.known:
                 taps = dict(batch.known[name])
-                outputs[name] = Outputs(taps.pop("logits"), taps, self._heads[name])
+                logits = taps.pop("logits")
+                outputs[name] = Outputs(logits, taps, self._heads[name], self._classes[name])
             elif only in (None, name):
                 outputs[name] = self.ask(name, batch.images)
             else:

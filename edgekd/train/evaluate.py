@@ -26,7 +26,10 @@ def predict(
     channels_last: bool = False,
     masks: bool = False,
 ) -> Predictions:
-    """Logits of every image in `indices`, in order, the last partial batch included."""
+    """Logits of every image in `indices`, in order, the last partial batch included.
+
+    Targets are those of the classes that the network knows.
+    """
     was_training = network.training
     network.eval()
     device = network.mean.device
@@ -40,10 +43,11 @@ def predict(
             pieces.append(logits.float().cpu().numpy())
     network.train(was_training)
     ids, groups = source.ids(), source.groups()
+    targets = read_truth(source, indices, spec, masks=masks)
     return Predictions(
         ids=[ids[int(i)] for i in indices],
         groups=[groups[int(i)] for i in indices],
-        targets=read_truth(source, indices, spec) if masks else source.targets()[indices],
+        targets=targets if network.classes is None else targets[:, list(network.classes)],
         logits=np.concatenate(pieces) if pieces else np.zeros((0, 1), dtype=np.float32),
     )
 
@@ -51,3 +55,9 @@ def predict(
 def quick_scores(task: Task, predictions: Predictions) -> dict[str, float]:
     """The scores that cost little, without intervals: what a training curve shows."""
     return {name: task.value(name, predictions) for name in task.curve()}
+
+
+def class_scores(task: Task, predictions: Predictions) -> dict[str, float]:
+    """The scores of single classes, for losses that look at them; none where classes exclude."""
+    known = task.only_labelled(predictions)
+    return task.per_class(task.answers(known)[0], known.targets) if known.ids else {}

@@ -12,14 +12,16 @@ import torch
 
 from edgekd import __version__
 from edgekd.log import say
-from edgekd.models.assemble import assemble
+from edgekd.models.assemble import assemble, task_of
 from edgekd.models.complexity import count
 from edgekd.models.network import Network, OnnxTeacher
 from edgekd.models.weights import load_weights
 from edgekd.recipe import Recipe
-from edgekd.results import Predictions, dump_json
+from edgekd.results import Learned, Predictions, dump_json
 from edgekd.rundir import RunDir, sha256, write_text
 from edgekd.stage_keys import scored_key
+from edgekd.tasks._cuts import with_thresholds
+from edgekd.tasks.base import Task
 from edgekd.tasks.fidelity import FIDELITY, fidelity
 from edgekd.train import stages
 from edgekd.train.checkpoint import save_weights
@@ -52,7 +54,8 @@ def finish(
         parts[model] = _ask(recipe, run, data, model, costs)
     for name in recipe.ensembles:
         parts[name] = _join(recipe, run, data, name, costs)
-    scores = {name: _score(recipe, run, data, name, found) for name, found in parts.items()}
+    tasks = _choose_thresholds(recipe, run, data, list(parts))
+    scores = {name: _score(recipe, run, tasks, name, found) for name, found in parts.items()}
     write_text(run.scores, dump_json(scores))
     environment = {**_environment(recipe, data, run, keys), "git": git, "models": costs}
     write_text(run.environment, dump_json(environment))
@@ -117,20 +120,40 @@ def _store(network: Network, name: str, recipe: Recipe, run: RunDir) -> dict[str
     return {"params": cost.params, "macs": cost.macs}
 
 
+def _choose_thresholds(
+    recipe: Recipe, run: RunDir, data: Prepared, names: list[str]
+) -> dict[str, Task]:
+    """Each model's task, with thresholds of its own if the recipe asks for them."""
+    tasks = {name: task_of(recipe, name, data.task) for name in names}
+    aim = recipe.task.thresholds
+    if aim is None:
+        run.thresholds.unlink(missing_ok=True)
+        return tasks
+    for name, task in tasks.items():
+        tasks[name] = with_thresholds(task, Predictions.load(run.predictions(name, VAL)), aim, name)
+    write_text(run.thresholds, dump_json({n: list(t.learned.thresholds) for n, t in tasks.items()}))
+    return tasks
+
+
 def _score(
-    recipe: Recipe, run: RunDir, data: Prepared, name: str, parts: list[str]
+    recipe: Recipe, run: RunDir, tasks: dict[str, Task], name: str, parts: list[str]
 ) -> dict[str, Any]:
     """The task's scores, and how far a model agrees with the teacher, if there is one."""
-    teacher = recipe.export.reference
+    teacher, task = recipe.export.reference, tasks[name]
     found: dict[str, Any] = {}
     for part in parts:
         said = Predictions.load(run.predictions(name, part))
-        scores = data.task.score(said)
-        if teacher is not None and name != teacher and part in (VAL, TEST):
+        scores = task.score(said)
+        if (
+            teacher is not None
+            and name != teacher
+            and part in (VAL, TEST)
+            and task.classes == tasks[teacher].classes
+        ):
             other = Predictions.load(run.predictions(teacher, part))
-            scores[FIDELITY] = fidelity(data.task, said, other)
+            scores[FIDELITY] = fidelity(task, said, other)
         found[part] = {key: score.model_dump() for key, score in scores.items()}
-    _tell(name, data.task.primary, found[TEST])
+    _tell(name, task.primary, found[TEST])
     return found
 
 
@@ -165,6 +188,10 @@ def forget_scores(run: RunDir) -> None:
     run.scores.unlink(missing_ok=True)
 
 
+def _learned(task: Task) -> dict[str, Any]:
+    return {} if task.learned == Learned() else {"learned": task.learned.model_dump()}
+
+
 def _environment(
     recipe: Recipe, data: Prepared, run: RunDir, keys: dict[str, str]
 ) -> dict[str, Any]:
@@ -178,6 +205,7 @@ def _environment(
         "split": split,
         "classes": list(data.task.classes),
         "kinds": list(data.source.kinds()),
+        **_learned(data.task),
         "caveats": data.caveats,
         "seed": recipe.seed,
         "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

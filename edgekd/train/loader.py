@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from edgekd.data.base import UNLABELLED
+from edgekd.data._class_aware import class_aware
+from edgekd.data.base import UNLABELLED, Labels
 from edgekd.data.read import labels_of
 from edgekd.train.cache import TeacherCache
+from edgekd.train.copies import Copies
 from edgekd.train.seeding import derive
 
 Indices = npt.NDArray[np.int64]
@@ -64,6 +66,11 @@ def epoch_batches(
         order = generator.choice(indices, size=len(indices), p=weights / weights.sum())
     else:
         order = generator.permutation(indices)
+    return pieces_of(order, batch, drop_last)
+
+
+def pieces_of(order: Indices, batch: int, drop_last: bool) -> list[Indices]:
+    """Batches in this order. A last one of one image is left out, also without `drop_last`."""
     pieces = [order[start : start + batch] for start in range(0, len(order), batch)]
     short = len(pieces[-1]) < batch if pieces else False
     if len(pieces) > 1 and short and (drop_last or len(pieces[-1]) == 1):
@@ -75,7 +82,8 @@ class TrainImages(Dataset[tuple[Tensor, Tensor, int]]):
     """Augmented images by key; the augmentation of an image depends on (seed, view, key) only.
 
     Without a teacher cache every epoch is a view of its own. With `masks` the target of an image is
-    its mask (H, W), which goes through the same geometry.
+    its mask (H, W), which goes through the same geometry; with `labels` (N, C) it is a row of them.
+    With `copies` a further copy of an image is another picture, before it is augmented.
     """
 
     def __init__(
@@ -86,7 +94,11 @@ class TrainImages(Dataset[tuple[Tensor, Tensor, int]]):
         seed: int,
         view: int,
         masks: bool = False,
+        labels: Labels | None = None,
+        copies: Copies | None = None,
     ) -> None:
+        self.labels = labels
+        self.copies = copies
         self.store = store
         self.targets = targets  # of all images of the source
         self.augment = augment
@@ -99,10 +111,17 @@ class TrainImages(Dataset[tuple[Tensor, Tensor, int]]):
 
     def __getitem__(self, key: int) -> tuple[Tensor, Tensor, int]:
         copy, index = divmod(int(key), len(self.targets))
-        image = torch.from_numpy(np.array(self.store[index])).permute(2, 0, 1)
+        pixels = self.store[index]
+        if self.copies is not None:
+            pixels = self.copies(pixels, index, copy)
+        image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
         # seeding the global generator is safe: the loop seeds it again before every step
         further = [copy] if copy else []
         torch.manual_seed(derive(self.seed, "augment", self.view, index, *further))
+        if self.labels is not None:
+            row = torch.from_numpy(self.labels[index].astype(np.int64))
+            hidden = self.targets[index] == UNLABELLED
+            return self.augment(image), row.fill_(UNLABELLED) if hidden else row, int(key)
         if not self.masks:
             return self.augment(image), torch.tensor(int(self.targets[index])), int(key)
         from torchvision import tv_tensors
@@ -141,15 +160,21 @@ class Feed:
     """The training images of one stage and how they come."""
 
     store: Store
-    indices: Indices  # with `balance: mean` an image may be among them several times
+    indices: Indices  # with `balance: mean` or `augment` an image may be there several times
     targets: Indices  # of all images of the source; UNLABELLED where hidden
     augment: Callable[..., Any]
     batch: int
     drop_last: bool
-    balance: bool  # draw all classes equally often
+    balance: bool | Literal["class_aware"]  # draw all classes equally often
     workers: int
     cache: TeacherCache | None = None
     masks: bool = False  # the target of an image is its mask
+    labels: Labels | None = None  # (N, C): the target of an image is its row
+    copies: Copies | None = None  # with `balance: augment` what a further copy of an image shows
+
+    def labelled(self) -> int:
+        """How many of the images have a label that may be used."""
+        return int((self.targets[self.indices] >= 0).sum())
 
     @property
     def keys(self) -> Indices:
@@ -163,6 +188,10 @@ class Feed:
 
     def plan(self, seed: int, epoch: int) -> list[Indices]:
         """The batches of an epoch as arrays of keys."""
+        if self.balance == "class_aware":
+            table = self._members()
+            order = class_aware(table, np.random.default_rng(derive(seed, "order", epoch)))
+            return pieces_of(self.keys[order], self.batch, self.drop_last)
         return epoch_batches(
             self.keys,
             self.targets[self.indices],
@@ -170,14 +199,29 @@ class Feed:
             seed=seed,
             epoch=epoch,
             drop_last=self.drop_last,
-            balance=self.balance,
+            balance=self.balance is True,
         )
+
+    def _members(self) -> npt.NDArray[np.bool_]:
+        """Which of `indices` show each class that any of them shows (M, C)."""
+        own = self.targets[self.indices]
+        table = np.asarray(
+            own[:, None] == np.unique(own[own >= 0])
+            if self.labels is None
+            else (self.labels[self.indices] == 1) & (own >= 0)[:, None]
+        )
+        return np.asarray(table[:, table.any(axis=0)])
 
     def load(
         self, plan: Sequence[Indices], *, seed: int, view: int, pin: bool
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Images (B, 3, S, S) uint8, targets (B,) and keys (B,) of planned batches."""
-        images = TrainImages(self.store, self.targets, self.augment, seed, view, self.masks)
+        images = TrainImages(
+            *(self.store, self.targets, self.augment, seed, view),
+            masks=self.masks,
+            labels=self.labels,
+            copies=self.copies,
+        )
         return batches(images, plan, workers=self.workers, pin=pin)
 
     def known(self, keys: Tensor, epoch: int) -> dict[str, dict[str, Tensor]]:

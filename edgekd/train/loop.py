@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,20 +25,31 @@ from edgekd.log import say, warn
 from edgekd.losses.base import Batch, Clock
 from edgekd.recipe import HardwareSpec, StageSpec
 from edgekd.rundir import write_text
+from edgekd.tasks.base import Task
 from edgekd.train.checkpoint import (
     Best,
     Progress,
+    keep_adapters,
     load_last,
     save_last,
     tidy,
     trim_metrics,
 )
-from edgekd.train.choose import Choice, Scores, choose, has_stalled, note_progress
+from edgekd.train.choose import (
+    Choice,
+    Scores,
+    choice_of,
+    choose,
+    has_stalled,
+    note_plateau,
+    note_progress,
+)
 from edgekd.train.distiller import Distiller
 from edgekd.train.interrupt import Interrupt
 from edgekd.train.loader import Feed, to_device
 from edgekd.train.optim import build_optimizer, clip_gradients, factor, set_rate
 from edgekd.train.seeding import derive
+from edgekd.train.views import with_views
 
 
 def fit(
@@ -48,17 +59,19 @@ def fit(
     spec: StageSpec,
     distiller: Distiller,
     feed: Feed,
-    evaluate: Callable[[], Scores],
-    choice: Choice,
+    evaluate: Callable[[Sequence[str]], tuple[Scores, Scores]],
+    task: Task,
     hardware: HardwareSpec,
     folder: Path,
     seed: int,
 ) -> dict[str, Best]:
     """Train one stage and leave `<model>.safetensors` and `done.json` in its folder.
 
-    `key` is the stage's hash, which guards what is resumed. Raises TrainingDiverged that names
+    `key` is the stage's hash, which guards what is resumed. `evaluate` gives the validation scores
+    of some models, and those of their single classes. Raises TrainingDiverged that names
     the term, KeyboardInterrupt after saving when the user or the system asks to stop.
     """
+    choice = choice_of(spec, task)
     folder.mkdir(parents=True, exist_ok=True)
     # from here on the folder no longer holds a finished stage, whatever it held before
     (folder / "done.json").unlink(missing_ok=True)
@@ -82,18 +95,20 @@ def fit(
             save_last(folder, key, distiller, optimizer, precision_state, current)
 
     if state.epoch == 1 and state.step == 0:
-        _observe(distiller, Clock(0, spec.epochs, 0, 0), {})
+        _observe(distiller, Clock(0, spec.epochs, 0, 0), *evaluate(distiller.to_be_scored()))
     with Interrupt() as interrupt:
         for epoch in range(state.epoch, spec.epochs + 1):
             if has_stalled(state, choice):
                 say(f"{name}: nothing got better for {choice.patience} epochs: done")
                 break
             run.epoch(name, state, interrupt, save)
-            scores = evaluate()
-            _observe(distiller, Clock(epoch, spec.epochs, 0, 0), scores)
+            notes = distiller.notes()
+            scores, of_classes = evaluate(distiller.trained)
+            _observe(distiller, Clock(epoch, spec.epochs, 0, 0), scores, of_classes)
             chosen = choose(state, choice, scores, distiller, folder)
             note_progress(state, choice, scores, distiller.trained)
-            row = run.row(state, scores, chosen)
+            note_plateau(state, spec, task, scores)
+            row = {**run.row(state, scores, chosen), **({"notes": notes} if notes else {})}
             with metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             _report(name, row, choice)
@@ -108,6 +123,7 @@ def fit(
         "epochs": state.epoch - 1,
         "best": {model: asdict(best) for model, best in state.best.items()},
     }
+    keep_adapters(distiller, folder)
     write_text(folder / "done.json", json.dumps(record, indent=2, sort_keys=True) + "\n")
     return state.best
 
@@ -131,11 +147,13 @@ class _Run:
         self.wrapped, self.optimizer = wrapped, optimizer
         self.spec, self.feed, self.hardware, self.seed = spec, feed, hardware, seed
         self.rate = spec.optimizer.lr
+        self.drops = 0  # of the rate
 
     def epoch(
         self, name: str, state: Progress, interrupt: Interrupt, save: Callable[[Progress], None]
     ) -> None:
         """Train from `state.step` to the end of `state.epoch`, saving now and then."""
+        self.drops = state.drops
         feed, spec = self.feed, self.spec
         plan = feed.plan(self.seed, state.epoch)
         pin = self.fabric.device.type == "cuda"
@@ -185,6 +203,7 @@ class _Run:
             progress=epoch - 1 + step / steps,
             epochs=spec.epochs,
             lr=spec.optimizer.lr,
+            drops=self.drops,
         )
         set_rate(self.optimizer, self.rate)
         device = self.fabric.device
@@ -195,6 +214,7 @@ class _Run:
         }
         clock = Clock(epoch, spec.epochs, (epoch - 1) * steps + step, spec.epochs * steps)
         batch = Batch(images, targets.to(device, non_blocking=True), known)
+        batch = with_views(batch, spec.data)
         found: dict[str, float] = {}
         alternates = spec.update == "alternate"
         for only in self.distiller.trained if alternates else (None,):
@@ -250,9 +270,10 @@ def _check_finite(found: dict[str, float], epoch: int, step: int) -> None:
             )
 
 
-def _observe(distiller: Distiller, clock: Clock, scores: Scores) -> None:
+def _observe(distiller: Distiller, clock: Clock, scores: Scores, of_classes: Scores) -> None:
+    both = {model: {**found, **of_classes.get(model, {})} for model, found in scores.items()}
     for loss in distiller.terms.values():
-        loss.observe(clock, scores)  # type: ignore[operator]
+        loss.observe(clock, both)  # type: ignore[operator]
 
 
 def _warn_of_weights(name: str, found: dict[str, float]) -> None:

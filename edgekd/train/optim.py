@@ -1,4 +1,5 @@
-"""Optimizers and learning rates. The rate is a function of the step, so it needs no state."""
+"""Optimizers and learning rates. The rate is a function of the step; what plateaus it has seen is
+kept with the progress."""
 
 from __future__ import annotations
 
@@ -61,10 +62,20 @@ def build_optimizer(spec: OptimizerSpec, distiller: Distiller) -> torch.optim.Op
     return cls(groups, lr=spec.lr, weight_decay=spec.weight_decay)
 
 
-def factor(schedule: ScheduleSpec, *, progress: float, epochs: int, lr: float) -> float:
-    """The learning rate as a multiple of `lr`; `progress` is the number of epochs done."""
+def factor(
+    schedule: ScheduleSpec, *, progress: float, epochs: int, lr: float, drops: int = 0
+) -> float:
+    """The learning rate as a multiple of `lr`; `progress` is the number of epochs done.
+
+    `drops` says how often a plateau was reached (choose.note_plateau).
+    """
     if progress < schedule.warmup:
-        return max(progress / schedule.warmup, 1e-3)
+        first = schedule.warmup_from
+        return max(first + (1.0 - first) * progress / schedule.warmup, 1e-3)
+    if schedule.name == "plateau":
+        return max(schedule.gamma**drops, schedule.floor / lr)
+    if schedule.name == "step" and schedule.milestones:
+        return schedule.gamma ** sum(progress >= epoch for epoch in schedule.milestones)
     if schedule.name == "step":
         return schedule.gamma ** (int(progress) // schedule.every)
     left = max(epochs - schedule.warmup, 1e-9)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,28 +15,23 @@ from edgekd.bundle import is_bundle, read_manifest
 from edgekd.data.splits import write_split
 from edgekd.errors import MissingOnHost
 from edgekd.log import say, warn
+from edgekd.models.assemble import task_of
 from edgekd.recipe import Recipe
 from edgekd.recipe_load import to_yaml
 from edgekd.rundir import RunDir, only_one, sha256, write_text
 from edgekd.stage_keys import stage_keys
 from edgekd.train import stages
+from edgekd.train.adopting import adopt, kept_by
 from edgekd.train.cache_build import with_cache
-from edgekd.train.choose import Scores, choice_of
-from edgekd.train.evaluate import predict, quick_scores
+from edgekd.train.choose import Scores
+from edgekd.train.evaluate import class_scores, predict, quick_scores
+from edgekd.train.feeding import check_full_batch, class_counts, stage_feed
 from edgekd.train.finish import finish, forget_results, forget_scores, is_scored
 from edgekd.train.hardware import compiled, make_fabric
 from edgekd.train.loop import fit
 from edgekd.train.seeding import derive
-from edgekd.train.setup import (
-    Prepared,
-    check_full_batch,
-    class_counts,
-    make_distiller,
-    networks_of,
-    prepare,
-    quantize_trained,
-    stage_feed,
-)
+from edgekd.train.setup import Prepared, make_distiller, networks_of, prepare, quantize_trained
+from edgekd.train.starting import start_memory
 
 
 @dataclass
@@ -123,38 +118,41 @@ def _train(
         shutil.rmtree(folder, ignore_errors=True)
     feed = stage_feed(recipe, data, spec, name)
     networks = networks_of(recipe, run, data.task, name, [*spec.train, *spec.frozen])
+    for model in spec.train:
+        if model not in stages.trained_before(recipe, name):
+            outputs = task_of(recipe, model, data.task).outputs()
+            start_memory(networks[model], feed, recipe.data.input, outputs)
     networks = quantize_trained(recipe, name, networks, data)
     distiller = make_distiller(
-        recipe, name, networks, data.task, class_counts(feed, data.task.outputs())
+        recipe, name, networks, data.task, class_counts(feed, data.task.outputs()), feed.labelled()
     )
+    adopt(distiller, kept_by(recipe, run, name))
     check_full_batch(distiller, feed, name)
     if recipe.hardware.channels_last:
         distiller.to(memory_format=torch.channels_last)
-    labelled = int((feed.targets[feed.indices] >= 0).sum())
     say(
-        f"{name}: {', '.join(spec.train)} on {len(feed.indices)} images "
-        f"({labelled} labelled), {fabric.device}"
+        f"{name}: {', '.join(spec.train) or 'adapters only'} on {len(feed.indices)} images "
+        f"({feed.labelled()} labelled), {fabric.device}"
     )
 
-    def evaluate() -> Scores:
-        return {
-            model: quick_scores(
-                data.task,
-                predict(
-                    networks[model],
-                    data.store,
-                    data.source,
-                    data.splits[spec.data.subset].val,
-                    recipe.data.input,
-                    batch=feed.batch,
-                    channels_last=recipe.hardware.channels_last,
-                    masks=data.task.wants_masks,
-                ),
+    def evaluate(models: Sequence[str]) -> tuple[Scores, Scores]:
+        scores, of_classes = {}, {}
+        for model in models:
+            said = predict(
+                networks[model],
+                data.store,
+                data.source,
+                data.splits[spec.data.subset].val,
+                recipe.data.input,
+                batch=feed.batch,
+                channels_last=recipe.hardware.channels_last,
+                masks=data.task.wants_masks,
             )
-            for model in spec.train
-        }
+            task = task_of(recipe, model, data.task)
+            scores[model] = quick_scores(task, said)
+            of_classes[model] = class_scores(task, said)
+        return scores, of_classes
 
-    choice = choice_of(spec, data.task)
     seed = derive(recipe.seed, name)
     try:
         feed = with_cache(recipe, run, data, name, feed, distiller, fabric, seed=seed, fresh=fresh)
@@ -169,7 +167,7 @@ def _train(
                 distiller,
                 feed,
                 evaluate,
-                choice,
+                data.task,
                 recipe.hardware,
                 folder,
                 seed,

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from edgekd.data._rebalance import rebalanced
-from edgekd.data.base import UNLABELLED, DataSource
+from edgekd.data._learned import learned_of
+from edgekd.data.base import DataSource
 from edgekd.data.calibration import choose
 from edgekd.data.protocol import caveats, check_splits, key_of, splits_of, used_by
 from edgekd.data.read import ImageStore, open_source, open_store, read_squares
-from edgekd.data.splits import Split, take_fraction
+from edgekd.data.splits import Split
 from edgekd.errors import RecipeError, did_you_mean
 from edgekd.log import say
 from edgekd.losses.base import Batch, Facts
@@ -23,14 +22,14 @@ from edgekd.models.network import Network, OnnxTeacher
 from edgekd.models.quantized import quantized
 from edgekd.models.weights import load_weights
 from edgekd.plugins import load
-from edgekd.recipe import Recipe, StageSpec
+from edgekd.recipe import Recipe
 from edgekd.rundir import RunDir
 from edgekd.tasks.base import Task
 from edgekd.train import stages
-from edgekd.train.augment import build as build_augment
-from edgekd.train.distiller import Distiller, build_terms
-from edgekd.train.loader import Feed, Indices
+from edgekd.train.distiller import Distiller
 from edgekd.train.seeding import derive
+from edgekd.train.starting import start_with
+from edgekd.train.terms import build_terms
 
 MASKS_HINT = "a data set with masks, or data.params.masks=true where it has both"
 
@@ -58,19 +57,19 @@ def prepare(recipe: Recipe) -> Prepared:
     source = open_source(recipe.data, plugin_folders(recipe))
     task_class = load("tasks", recipe.task.name, Task)  # type: ignore[type-abstract]
     task = task_class(classes=source.classes, primary=recipe.task.primary)
-    if task.wants_masks and not source.has_masks:
-        raise RecipeError(f"task.name: '{task.name}' needs masks, and '{recipe.data.name}' gives "
-                          "one class per image", hint=MASKS_HINT)  # fmt: skip
+    check_kind(task, source, recipe.data.name)
     for name, stage in recipe.stages.items():
-        score = stage.stop.score if stage.stop else None
-        if score is not None and score not in task.curve():
-            raise RecipeError(
-                f"stages.{name}.stop.score: '{score}' is not a score that is taken after every "
-                "epoch",
-                hint=did_you_mean(score, task.curve()),
-            )
+        for place, section in (("stop", stage.stop), ("schedule", stage.schedule)):
+            score = section.score if section is not None else None
+            if score is not None and score not in task.curve():
+                raise RecipeError(
+                    f"stages.{name}.{place}.score: '{score}' is not a score that is taken after "
+                    "every epoch",
+                    hint=did_you_mean(score, task.curve()),
+                )
     target = recipe.subset_of(recipe.export.model)
     splits = splits_of(source, recipe.data)
+    task = task.taught(learned_of(recipe, source, splits[target].train))
     wanted = {target, *(stage.data.subset for stage in recipe.stages.values())}
     check_splits(source, recipe.data, splits, wanted)
     store = open_store(source, recipe.data, used_by(splits[name] for name in wanted))
@@ -81,8 +80,20 @@ def prepare(recipe: Recipe) -> Prepared:
         task,
         store,
         key_of(source, splits),
-        caveats(recipe, splits),
+        caveats(recipe, splits, source),
     )
+
+
+def check_kind(task: Task, source: DataSource, name: str) -> None:
+    """Raises RecipeError where a task asks for what the data does not say."""
+    if task.wants_masks and not source.has_masks:
+        raise RecipeError(f"task.name: '{task.name}' needs masks, and '{name}' gives one class per "
+                          "image", hint=MASKS_HINT)  # fmt: skip
+    if task.wants_labels != source.has_labels:
+        several, one = "several classes per image, or none", "one class per image"
+        has, wants = (several, one) if source.has_labels else (one, several)
+        raise RecipeError(f"task.name: '{task.name}' is for {wants}, and '{name}' gives {has}",
+                          hint="task.name=multilabel" if source.has_labels else None)  # fmt: skip
 
 
 def plugin_folders(recipe: Recipe) -> list[Path]:
@@ -111,6 +122,10 @@ def networks_of(
         )
         if model in before:
             load_weights(networks[model], run.stage(before[model]) / f"{model}.safetensors")
+        elif recipe.models[model].start is not None:
+            origin = str(recipe.models[model].start)
+            weights = run.stage(before[origin]) / f"{origin}.safetensors"
+            start_with(networks[model], weights, origin)
     return networks
 
 
@@ -140,9 +155,17 @@ def quantize_trained(
 
 
 def make_distiller(
-    recipe: Recipe, name: str, networks: dict[str, Network], task: Task, counts: list[int]
+    recipe: Recipe,
+    name: str,
+    networks: dict[str, Network],
+    task: Task,
+    counts: list[int],
+    labelled: int = 0,
 ) -> Distiller:
-    """The stage's graph with its adapters built. Raises RecipeError where it does not fit."""
+    """The stage's graph with its adapters built. Raises RecipeError where it does not fit.
+
+    `counts` and `labelled` are training images: those of each class, and all that have a label.
+    """
     spec = recipe.stages[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(recipe.seed, name, "adapters"))
@@ -158,7 +181,8 @@ def make_distiller(
         size = recipe.data.input.size
         images = torch.rand(2, 3, size, size)
         labels = trial_labels(task, 2, size)
-        facts = Facts(task.name, task.classes, tuple(counts), spec.data.batch or recipe.data.batch)
+        batch = spec.data.batch or recipe.data.batch
+        facts = Facts(task.name, task.classes, tuple(counts), batch, labelled)
         present = {model: networks[model] for model in (*spec.train, *spec.frozen)}
         _check_widths(present, images, task, name)
         distiller.setup(Batch(images, labels), facts)
@@ -175,7 +199,8 @@ def _check_widths(networks: dict[str, Network], images: Any, task: Task, stage: 
             logits = network(images)
         network.train(was_training)
         found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        wanted = (len(images), *task.logits_shape(images.shape[-1]))
+        own = task if network.classes is None else task.only(network.classes)
+        wanted = (len(images), *own.logits_shape(images.shape[-1]))
         if found != wanted:
             hint = "let its builder take `num_classes`"
             if isinstance(network.net, OnnxTeacher):
@@ -189,7 +214,8 @@ def _check_widths(networks: dict[str, Network], images: Any, task: Task, stage: 
             )
         sums = logits.sum(1)
         if (
-            task.outputs() > 1
+            own.outputs() > 1
+            and task.exclusive
             and logits.min() >= 0
             and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
         ):
@@ -201,59 +227,11 @@ def _check_widths(networks: dict[str, Network], images: Any, task: Task, stage: 
 
 
 def trial_labels(task: Task, rows: int, size: int) -> torch.Tensor:
-    """Labels of so many images, to try things with: (rows,), or masks (rows, size, size)."""
+    """Labels of so many images, to try things with: (rows,), (rows, C), or (rows, size, size)."""
+    if task.wants_labels:
+        return torch.eye(task.outputs(), dtype=torch.int64)[torch.arange(rows) % task.outputs()]
     if not task.wants_masks:
         return torch.arange(rows) % task.outputs()
     labels = torch.zeros(rows, size, size, dtype=torch.int64)
     labels[::2, : size // 2, : size // 2] = 1
     return labels
-
-
-def augmentations(recipe: Recipe, spec: StageSpec) -> list[str]:
-    """The names of a stage's augmentations."""
-    return recipe.data.augment if spec.data.augment is None else spec.data.augment
-
-
-def stage_feed(recipe: Recipe, data: Prepared, spec: StageSpec, name: str) -> Feed:
-    """Which images and labels a stage trains on."""
-    own = spec.data
-    indices: Indices = data.splits[own.subset].train
-    if own.fraction is not None:
-        indices = take_fraction(data.source, indices, own.fraction, seed=recipe.seed)
-    targets = data.source.targets().copy()
-    if own.labelled is not None:
-        shown = take_fraction(data.source, indices, own.labelled, seed=recipe.seed)
-        targets[np.setdiff1d(np.arange(len(targets)), shown)] = UNLABELLED
-    if own.balance == "mean":
-        seed = derive(recipe.seed, name, "balance")
-        indices = rebalanced(indices, targets[indices], seed)
-    return Feed(
-        store=data.store,
-        indices=indices,
-        targets=targets,
-        augment=build_augment(
-            augmentations(recipe, spec), recipe.data.input.size, masks=data.task.wants_masks
-        ),
-        masks=data.task.wants_masks,
-        batch=own.batch or recipe.data.batch,
-        drop_last=own.drop_last,
-        balance=own.balance is True,
-        workers=recipe.data.workers,
-    )
-
-
-def check_full_batch(distiller: Distiller, feed: Feed, name: str) -> None:
-    """Raises RecipeError where a term needs full batches and the images do not fill one."""
-    tied = distiller.tied_to_batch()
-    if tied and len(feed.indices) < feed.batch:
-        raise RecipeError(
-            f"stages.{name}.losses.{tied[0]}: this loss needs full batches of {feed.batch} images, "
-            f"the stage has {len(feed.indices)}",
-            hint=f"stages.{name}.data.batch={max(2, len(feed.indices) // 4)}",
-        )
-
-
-def class_counts(feed: Feed, classes: int) -> list[int]:
-    """Labelled training images per class (with masks: per kind of image)."""
-    labels = feed.targets[feed.indices]
-    return np.bincount(labels[labels >= 0], minlength=0 if feed.masks else classes).tolist()

@@ -57,6 +57,41 @@ def test_two_folders_with_equal_names(tmp_path: Path) -> None:
     assert (source[1].id, source[1].target) == ("b", 0)
 
 
+def test_masks_may_be_gif(tmp_path: Path) -> None:
+    """As Kaggle hands some out: a palette, black and white, one frame."""
+    root = draw(tmp_path, "images/a.jpg", "images/b.jpg", "masks/a_mask.gif", "masks/b_mask.gif")
+    source = FolderMasks(root=root, suffix="_mask")
+    assert [path.name for path in source.mask_files()] == ["a_mask.gif", "b_mask.gif"]
+    assert source.mask(0)[0].tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+    assert source.mask(0)[2:].max() == 0
+    numbers = np.array([[0, 1, 2, 2, 1, 0, 0, 0]] * 6, dtype=np.uint8)
+    for name in ("a", "b"):
+        Image.fromarray(numbers).save(root / "masks" / f"{name}_mask.gif")
+    several = FolderMasks(root=root, suffix="_mask", classes=["none", "vein", "artery"])
+    np.testing.assert_array_equal(several.mask(1), numbers)
+
+
+def test_of_several_frames_the_first_is_the_mask(tmp_path: Path) -> None:
+    root = both(tmp_path, "a")
+    (root / "masks" / "a.png").unlink()
+    frames = [Image.fromarray(np.full((6, 8), value, dtype=np.uint8)) for value in (255, 0)]
+    frames[0].save(root / "masks" / "a.gif", save_all=True, append_images=frames[1:])
+    assert FolderMasks(root=root).mask(0).min() == 1
+
+
+def test_a_value_of_no_class_is_refused_with_its_file(tmp_path: Path) -> None:
+    root = several(tmp_path)
+    values = np.zeros((6, 8), dtype=np.uint8)
+    values[3, :3] = (3, 200, 255)
+    paint(root / "masks" / "b.png", values)
+    source = FolderMasks(root=root, classes=["none", "benign", "tumour"])
+    with pytest.raises(DataError, match=r"b\.png: the values 3, 200 are of no class") as caught:
+        source.mask(1)
+    assert "data.params.values" in (caught.value.hint or "")
+    with pytest.raises(DataError, match=r"b\.png: the values 3, 200"):
+        source.targets()
+
+
 def test_masks_beside_their_images(tmp_path: Path) -> None:
     root = draw(tmp_path, "a.png", "a_mask.png", "b.png", "b_mask.png")
     source = FolderMasks(root=root, images=".", masks=".", suffix="_mask", classes=["polyp"])

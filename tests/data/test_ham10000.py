@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from edgekd.data._rebalance import rebalanced
+from edgekd.data._split_problems import split_problems
 from edgekd.data.ham10000 import HAM10000
-from edgekd.data.splits import make_split, split_problems
+from edgekd.data.splits import make_split
 from edgekd.errors import DataError
 
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization"

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgekd.data._split_problems import split_problems
 from edgekd.data.check import check
 from edgekd.data.histopathologic import Histopathologic
 from edgekd.data.protocol import split_of, splits_of
 from edgekd.data.read import open_source
-from edgekd.data.splits import make_split, split_problems
+from edgekd.data.splits import make_split
 from edgekd.errors import DataError, RecipeError
 from edgekd.recipe_data import DataSpec
 from tests.data.grading_layouts import write_csv

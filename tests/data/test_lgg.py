@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgekd.data._split_problems import split_problems
 from edgekd.data.lgg import LGG
-from edgekd.data.splits import make_split, split_problems
-from edgekd.errors import DataError
+from edgekd.data.read import open_source
+from edgekd.data.splits import make_split
+from edgekd.errors import DataError, RecipeError
+from edgekd.recipe_data import DataSpec
 
 CASES = ("TCGA_CS_4941_19960909", "TCGA_DU_A5TW_19980228", "TCGA_HT_7616_19940813")
 HEADER = "Patient,RNASeqCluster,gender,age_at_initial_pathologic,race,death01"
@@ -80,6 +83,29 @@ def test_two_visits_of_a_patient_are_one_group(tmp_path: Path) -> None:
     source = LGG(root=make(tmp_path, cases))
     assert len(set(source.ids())) == 44
     assert len(set(source.groups())) == 3
+
+
+def test_slices_may_be_split_one_by_one_and_that_is_said(tmp_path: Path) -> None:
+    root = make(tmp_path)
+    source = LGG(root=root, group="slice")
+    assert source.groups() == source.ids()
+    assert source[7].group == source[7].id == "TCGA_CS_4941_19960909_8"
+    assert source.attributes() == LGG(root=root).attributes()  # those of the patients
+    split = make_split(source, "75-10-15", seed=0)
+    assert not split_problems(source, split)
+    assert [len(part) for _, part in split.items()] == [24, 4, 5]
+    patients = LGG(root=root).groups()
+    assert {patients[index] for index in split.train} & {patients[index] for index in split.test}
+    assert source.fingerprint() != LGG(root=root).fingerprint()
+    (caveat,) = source.caveats()
+    assert "slices of one patient are in several parts" in caveat
+    assert not LGG(root=root).caveats()
+
+
+def test_no_other_group_is_known(tmp_path: Path) -> None:
+    spec = DataSpec(name="lgg", root=str(make(tmp_path)), params={"group": "slices"})
+    with pytest.raises(RecipeError, match=r"data\.params\.group"):
+        open_source(spec)
 
 
 def test_the_second_tree_in_the_archive_is_no_other_data(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from edgekd.data._masks import (
     check_size,
+    checked_mask,
     classes_shown,
     image_size,
     read_binary,
@@ -19,6 +20,7 @@ from edgekd.data._masks import (
 )
 from edgekd.errors import DataError
 from edgekd.image import decode
+from tests.data.plain import Plain
 
 SHAPE = np.array([[0, 0, 1, 1], [0, 1, 1, 0]], dtype=np.uint8)
 
@@ -184,6 +186,45 @@ def test_a_mask_of_another_shape_is_not_of_this_image(
 ) -> None:
     with pytest.raises(DataError, match=rf"m\.png: {mask[1]}x{mask[0]} pixels, its image has"):
         check_size(np.zeros(mask, dtype=np.uint8), image, Path("m.png"))
+
+
+class Own(Plain):
+    """Somebody's own source: one image, and a mask of the values given."""
+
+    has_masks = True
+
+    def __init__(self, values: list[int], classes: tuple[str, ...], file: Path | None) -> None:
+        super().__init__([0])
+        self.values, self.classes, self.file = values, classes, file
+
+    def mask(self, index: int) -> npt.NDArray[np.uint8]:
+        return np.array([self.values], dtype=np.uint8)
+
+    def mask_files(self) -> list[Path] | None:
+        return None if self.file is None else [self.file]
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "message"),
+    [
+        ([0, 1, 2], ("lesion",), r"m\.png: value 2 in the mask, expected 0 to 1"),
+        ([0, 255, 254, 1], ("lesion",), r"m\.png: value 254 in the mask, expected 0 to 1"),
+        ([0, 3, 2, 7], ("a", "b", "c"), r"m\.png: value 3 in the mask, expected 0 to 2"),
+    ],
+)
+def test_a_value_of_no_class_is_refused_whoever_wrote_the_source(
+    values: list[int], classes: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        checked_mask(Own(values, classes, Path("m.png")), 0)
+    assert caught.value.hint == "255 is for pixels of unknown class"
+    with pytest.raises(DataError, match=r"^i0: value"):  # by its id where it has no file
+        checked_mask(Own(values, classes, None), 0)
+
+
+def test_classes_and_unknown_pixels_are_values_of_a_mask() -> None:
+    for values, classes in (([0, 1, 255], ("lesion",)), ([0, 1, 2, 255], ("a", "b", "c"))):
+        assert checked_mask(Own(values, classes, None), 0).tolist() == [values]
 
 
 def test_what_masks_show_is_counted_and_the_broken_are_counted_too() -> None:

@@ -15,10 +15,11 @@ import h5py
 import numpy as np
 import pytest
 
+from edgekd.data._split_problems import split_problems
 from edgekd.data.check import check
 from edgekd.data.pcam import PCam
 from edgekd.data.read import open_source
-from edgekd.data.splits import make_split, split_problems
+from edgekd.data.splits import make_split
 from edgekd.errors import DataError, MissingOnHost
 from edgekd.recipe_data import DataSpec
 from tests.data.grading_layouts import write_csv

@@ -175,7 +175,10 @@ def test_a_mask_goes_where_its_image_goes(
 ) -> None:
     source = Masked(shape, times)
     store = ImageStore(source, spec)
-    truth, squares = read_truth(source, [2, 0], spec), read_squares(source, [2, 0], spec)
+    truth, squares = (
+        read_truth(source, [2, 0], spec, masks=True),
+        read_squares(source, [2, 0], spec),
+    )
     assert truth.shape == (2, spec.size, spec.size)
     assert truth.dtype == np.int8
     for place, index in enumerate((2, 0)):
@@ -194,7 +197,7 @@ def test_a_mask_larger_than_its_image_lands_on_the_same_pixels() -> None:
     source = Masked((67, 100))
     source.masks = [np.kron(np.eye(2), np.ones((200, 300)))] * 3
     assert ImageStore(source, spec).mask(0).shape == (224, 334)
-    truth = read_truth(source, [0], spec)[0]
+    truth = read_truth(source, [0], spec, masks=True)[0]
     np.testing.assert_array_equal(truth, center_crop(ImageStore(source, spec).mask(0), 224))
     assert truth[0].tolist() == [1] * 112 + [0] * 112
 
@@ -204,11 +207,11 @@ def test_unknown_pixels_are_minus_one() -> None:
     assert labels_of(mask).tolist() == [[0, 1, -1, 126]]
     source = Masked((16, 16), count=1)
     source.masks = [np.full((16, 16), 255)]
-    assert (read_truth(source, [0], InputSpec(size=8)) == -1).all()
+    assert (read_truth(source, [0], InputSpec(size=8), masks=True) == -1).all()
 
 
 def test_without_masks_the_truth_is_the_targets() -> None:
-    assert read_truth(Plain([3, 1, 2]), [2, 0], InputSpec(size=8)).tolist() == [2, 3]
+    assert read_truth(Plain([3, 1, 2]), [2, 0], InputSpec(size=8), masks=False).tolist() == [2, 3]
 
 
 def test_the_store_reads_a_mask_once_and_fills_with_masks() -> None:

@@ -1,4 +1,4 @@
-"""Mixed under- and over-sampling: every class at the mean class count."""
+"""Every class at the mean class count, or at half of the largest one's and above."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekd.data._rebalance import rebalanced
+from edgekd.data._rebalance import rebalanced, topped_up
 from edgekd.data.base import UNLABELLED
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
@@ -87,3 +87,41 @@ def test_a_class_of_one_image_is_shown_again_and_again() -> None:
     indices, targets = of_counts(19, 1)
     drawn = rebalanced(indices, targets, seed=9)
     assert Counter(drawn.tolist())[int(indices[targets == 1][0])] == 10
+
+
+def test_topped_up_classes_come_to_half_of_the_largest_and_larger_ones_stay() -> None:
+    indices, targets = of_counts(60, 25, 4, 31)
+    drawn = topped_up(indices, targets, seed=1)
+    assert counts_of(drawn, indices, targets) == [60, 30, 30, 31]
+    np.testing.assert_array_equal(drawn, np.sort(drawn))
+
+
+@pytest.mark.parametrize(("share", "wanted"), [(0.25, 15), (1.0, 60), (0.01, 4)])
+def test_how_far_classes_are_topped_up_can_be_chosen(share: float, wanted: int) -> None:
+    indices, targets = of_counts(60, 4)
+    drawn = topped_up(indices, targets, share=share, seed=1)
+    assert counts_of(drawn, indices, targets) == [60, wanted]
+
+
+def test_every_image_stays_and_none_has_two_copies_more_than_another_of_its_class() -> None:
+    indices, targets = of_counts(60, 8)
+    times = Counter(topped_up(indices, targets, seed=3).tolist())
+    assert set(times) == set(indices.tolist())
+    assert sorted(times[i] for i in indices[targets == 1].tolist()) == [3, 3, 4, 4, 4, 4, 4, 4]
+
+
+def test_the_seed_decides_which_images_have_a_copy_more() -> None:
+    indices, targets = of_counts(60, 8)
+    first = topped_up(indices, targets, seed=7)
+    np.testing.assert_array_equal(first, topped_up(indices, targets, seed=7))
+    assert not np.array_equal(first, topped_up(indices, targets, seed=8))
+
+
+def test_unlabelled_images_get_no_copies_and_do_not_count() -> None:
+    indices, targets = of_counts(30, 10, 90)
+    hidden = np.where(targets == 2, UNLABELLED, targets)
+    times = Counter(topped_up(indices, hidden, seed=6).tolist())
+    assert all(times[index] == 1 for index in indices[targets == 2].tolist())
+    assert sum(times.values()) == 30 + 15 + 90
+    only = np.full(len(indices), UNLABELLED)
+    np.testing.assert_array_equal(topped_up(indices, only, seed=6), indices)

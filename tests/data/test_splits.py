@@ -7,14 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.data.splits import (
-    Split,
-    make_split,
-    read_split,
-    split_problems,
-    take_fraction,
-    write_split,
-)
+from edgekd.data._split_problems import split_problems
+from edgekd.data.splits import Split, make_split, read_split, take_fraction, write_split
 from edgekd.errors import DataError, RecipeError
 from tests.data.plain import Plain
 

@@ -171,3 +171,32 @@ def test_masks_survive_the_disk_in_their_small_integers(tmp_path) -> None:  # ty
     again = Predictions.load(tmp_path / "masks.npz")
     assert again.targets.dtype == np.int8
     np.testing.assert_array_equal(again.targets, predictions.targets)
+
+
+def test_a_threshold_chosen_on_validation_images_gives_their_best_f_score() -> None:
+    from edgekd.tasks._cuts import with_thresholds
+
+    masks = truth(60)
+    timid = said(masks, noise=1.0)
+    timid.logits[...] -= 2.5  # never above a half where it should be
+    task = with_thresholds(LESION, timid, "f1", "student")
+    cut = task.learned.thresholds[0]
+    assert cut < 0.4
+    assert task.value("fscore", timid) > LESION.value("fscore", timid) + 0.1
+    others = [
+        LESION.taught(task.learned.model_copy(update={"thresholds": (other,)}))
+        for other in np.linspace(0.02, 0.98, 25)
+    ]
+    best = max(other.value("fscore", timid) for other in others)
+    assert task.value("fscore", timid) >= best - 1e-9
+    decided = task.decide(task.activate(timid.logits))
+    assert (decided == (task.activate(timid.logits)[:, 0] > cut)).all()
+    assert task.value("brier", timid) == LESION.value("brier", timid)
+
+
+def test_several_classes_of_pixels_need_no_threshold() -> None:
+    from edgekd.errors import RecipeError
+    from edgekd.tasks._cuts import with_thresholds
+
+    with pytest.raises(RecipeError, match="task.thresholds"):
+        with_thresholds(LAYERS, said(truth(4, classes=2), outputs=3), "f1", "student")

@@ -15,10 +15,11 @@ from edgekd.recipe_load import load
 from edgekd.rundir import RunDir
 from edgekd.train import cache_build
 from edgekd.train.distiller import Distiller
+from edgekd.train.feeding import class_counts, stage_feed
 from edgekd.train.hardware import make_fabric
 from edgekd.train.loader import Feed, to_device
 from edgekd.train.seeding import derive
-from edgekd.train.setup import class_counts, make_distiller, prepare, stage_feed
+from edgekd.train.setup import make_distiller, prepare
 from tests import tiny
 
 POOLED = """

@@ -15,8 +15,9 @@ from edgekd.errors import RecipeError
 from edgekd.recipe import Recipe
 from edgekd.recipe_load import load
 from edgekd.stage_keys import stage_keys
+from edgekd.train.feeding import class_counts, stage_feed
 from edgekd.train.loader import Feed
-from edgekd.train.setup import class_counts, prepare, stage_feed
+from edgekd.train.setup import prepare
 from tests import tiny
 from tests.train.cached import Opened
 from tests.train.cached import recipe_of as cached_recipe
@@ -103,7 +104,8 @@ def test_a_stage_without_it_keeps_its_key(folder: Path) -> None:
 
 def test_something_else_comes_with_a_suggestion(folder: Path) -> None:
     with pytest.raises(
-        RecipeError, match="balance: 'maen' is not one of False, True or 'mean'"
+        RecipeError,
+        match="balance: 'maen' is not one of False, True, 'mean', 'class_aware' or 'augment'",
     ) as e:
         recipe_of(folder, "stages.distill.data.balance=maen")
     assert e.value.hint == "did you mean 'mean'?"

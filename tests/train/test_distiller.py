@@ -12,7 +12,8 @@ from edgekd.errors import RecipeError
 from edgekd.losses.base import Batch, Clock, Facts, Loss, Outputs
 from edgekd.models.network import Network
 from edgekd.recipe import StageSpec
-from edgekd.train.distiller import Distiller, build_terms
+from edgekd.train.distiller import Distiller
+from edgekd.train.terms import build_terms
 
 CLOCK = Clock(1, 1, 0, 1)
 FACTS = Facts("classification", ("a", "b", "c"), (5, 5, 5), 4)
