@@ -12,7 +12,7 @@ from edgekd import plugins, stats
 from edgekd.report.mask_records import SubjectKind
 from edgekd.report.records import Subject
 from edgekd.report.sources import Sources
-from edgekd.results import Predictions
+from edgekd.results import Learned, Predictions
 from edgekd.tasks.base import Floats, Ints, Task
 from edgekd.tasks.scores import f1_per_class
 
@@ -29,8 +29,10 @@ class Wanted:
     kind: SubjectKind
 
 
-def known_task(name: str, classes: list[str], primary: str | None) -> Task | None:
-    """The task, if it is one of edgekd's own.
+def known_task(
+    name: str, classes: list[str], primary: str | None, learned: Learned
+) -> Task | None:  # fmt: skip
+    """The task with what it learned from images, if it is one of edgekd's own.
 
     A report may be made of somebody else's bundle, so it never imports code that a bundle names.
     """
@@ -38,7 +40,7 @@ def known_task(name: str, classes: list[str], primary: str | None) -> Task | Non
         return None
     found: Any = plugins.load("tasks", name, Task)
     task: Task = found(classes=classes, primary=primary)
-    return task
+    return task.taught(learned)
 
 
 def wanted(sources: Sources, artifacts: list[str]) -> list[Wanted]:

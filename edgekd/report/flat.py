@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 
+from edgekd.report.label_records import LabelSubject
 from edgekd.report.records import ReportData, Row, Timing
 from edgekd.report.similarity import deepest, nearest
 from edgekd.report.words import NOT_MEASURED
@@ -29,6 +30,9 @@ def csv_text(runs: list[ReportData]) -> str:
             for metric, found in model.scores.items():
                 line = (metric, found.value, found.low, found.high, "score")
                 writer.writerow(_cells(data.name, name, artifact, "", "", "", line))
+        for one in data.labels.subjects if data.labels else ():
+            for line in _per_class(data, one):
+                writer.writerow(_cells(data.name, one.model, one.form, "", "", "", line))
         for pair in data.similarities:
             for line in _similarity(pair):
                 setting = f"with {pair.first}"
@@ -45,16 +49,25 @@ def csv_text(runs: list[ReportData]) -> str:
                 for line in _speed(row):
                     writer.writerow(_cells(*place, setting, "1", line))
                 writer.writerow([*place, "", "", "gate", "", "", "", "", row.gate])
-            for one in host.timings:
-                place = (data.name, one.model, one.artifact, host.name or "")
-                for line in _timing(one):
-                    writer.writerow(_cells(*place, one.setting, str(one.batch), line))
+            for timing in host.timings:
+                place = (data.name, timing.model, timing.artifact, host.name or "")
+                for line in _timing(timing):
+                    writer.writerow(_cells(*place, timing.setting, str(timing.batch), line))
     return buffer.getvalue()
 
 
 def _similarity(one: CkaMap) -> Iterator[Line]:
     for name, found in (("deepest_features", deepest(one)), ("nearest", nearest(one))):
         yield f"cka_{name}", found.cka if found else None, None, None, "ratio"
+
+
+def _per_class(data: ReportData, one: LabelSubject) -> Iterator[Line]:
+    assert data.labels is not None
+    for known, found in zip(data.labels.classes, one.figures, strict=True):
+        if found is not None:
+            yield f"ap:{known.name}", found.ap, found.low, found.high, "score"
+            yield f"recall:{known.name}", found.sensitivity, None, None, "score"
+            yield f"specificity:{known.name}", found.specificity, None, None, "score"
 
 
 def _facts(row: Row) -> Iterator[Line]:

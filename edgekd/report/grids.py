@@ -33,7 +33,7 @@ def comparison(runs: list[ReportData]) -> Grid:
     rows = []
     for data in runs:
         for host in data.hosts:
-            teacher = next((row for row in host.rows if row.role == "teacher"), None)
+            teacher = host.teacher
             student = next((row for row in host.rows if row.role == "student"), None)
             chosen = next((row for row in host.rows if row.deploy), None)
             latency = chosen.timing.latency.p50 if chosen and chosen.timing else None
@@ -152,7 +152,9 @@ def scores(data: ReportData) -> Grid | None:
         arrow = "higher is better" if first.direction == "higher" else "lower is better"
         cells = [Cell(score(model.scores.get(name))) for model in data.scores]
         rows.append([Cell(data.score_labels.get(name, name), below=arrow), *cells])
-    columns = [Column("Score"), *(Column(model.name, True) for model in data.scores)]
+    heads = [f"{m.name}, its {plural(m.knows, 'class', 'classes')}" if m.knows else m.name
+             for m in data.scores]  # fmt: skip
+    columns = [Column("Score"), *(Column(head, True) for head in heads)]
     return Grid(f"All scores on the test part {CI}", columns, rows)
 
 
@@ -241,7 +243,7 @@ def data_card(card: DataCard) -> Grid:
         [Cell(name), *(Cell(integer(n)) for n in counts), Cell(integer(sum(counts)))]
         for name, counts in zip(card.classes, card.images, strict=True)
     ]
-    totals = [sum(column) for column in zip(*card.images, strict=True)]
+    totals = card.totals or [sum(column) for column in zip(*card.images, strict=True)]
     rows.append([Cell("all images", "strong"), *(Cell(integer(n), "strong") for n in totals),
                  Cell(integer(sum(totals)), "strong")])  # fmt: skip
     rows.append([Cell("groups"), *(Cell(integer(n)) for n in card.groups),
@@ -252,7 +254,8 @@ def data_card(card: DataCard) -> Grid:
     name = card.counted
     columns = [Column(name.capitalize()), *(Column(part, True) for part in card.parts),
                Column("all", True)]  # fmt: skip
-    return Grid(f"Images per {name} and part", columns, rows, [note])
+    notes = [note, *([card.remark] if card.remark else [])]
+    return Grid(f"Images per {name} and part", columns, rows, notes)
 
 
 def _repeats(card: DataCard) -> int:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from edgekd.report.figure import canvas, svg
+from edgekd.report.label_records import Together
 from edgekd.report.similarity import words
 from edgekd.results import CkaMap
 
 STEPS = 25  # shades from 0 to 1
 FULL = 15  # from paper to the colour of heat, and on to that of ink: both halves can be told apart
 MOST_NAMES = 14  # layers named on an axis
+MOST_ACROSS = 22  # classes named below a map
 LONGEST = 22  # letters of a name; the end tells more than the beginning
 CELLS, SCALE = "cells", "scale"  # the frames that are filled
 Matrix = Sequence[Sequence[float | None]]
@@ -26,31 +29,58 @@ Runs = dict[int | None, list[tuple[int, int, int]]]  # of a shade: row, column, 
 
 def layer_map(one: CkaMap, name: str) -> str:
     """CKA of all pairs of layers as inline SVG; depth grows upwards (first) and rightwards."""
-    rows, columns = len(one.layers_first), len(one.layers_second)
-    with canvas(min(3.2 + 0.06 * rows, 6.2)) as (figure, axes):
-        _frame(axes, CELLS, columns, rows)
-        for axis, layers in ((axes.xaxis, one.layers_second), (axes.yaxis, one.layers_first)):
-            places = named(len(layers))
-            axis.set_ticks([place + 0.5 for place in places], [_end(layers[i]) for i in places])
+    height = min(3.2 + 0.06 * len(one.layers_first), 6.2)
+    vertical = _Axis(f"layers of {one.first}", one.layers_first)
+    return _drawn(one.matrix, vertical, _Axis(f"layers of {one.second}", one.layers_second),
+                  height, name, words(one))  # fmt: skip
+
+
+def together_map(one: Together, name: str) -> str:
+    """Labels that come together as inline SVG: the first class on top, and at the left."""
+    count = len(one.classes)
+    height = min(2.4 + 0.2 * count, 7.6)
+    most = max(MOST_NAMES, int(6.3 * height))  # so many names find room above each other
+    vertical = _Axis("of the images that show", one.classes[::-1], most)
+    whole = one.stage is None
+    where = "all training images" if whole else f"the training images of stage {one.stage}"
+    return _drawn(one.share[::-1], vertical, _Axis("so many also show", one.classes, MOST_ACROSS),
+                  height, name, f"Labels that come together on {where}")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Axis:
+    label: str
+    names: Sequence[str]
+    most: int = MOST_NAMES
+
+
+def _drawn(
+    matrix: Matrix, vertical: _Axis, across: _Axis, height: float, name: str, description: str
+) -> str:
+    """The first row at the bottom."""
+    with canvas(height) as (figure, axes):
+        _frame(axes, CELLS, len(across.names), len(vertical.names))
+        for axis, one in ((axes.xaxis, across), (axes.yaxis, vertical)):
+            places = named(len(one.names), one.most)
+            axis.set_ticks([place + 0.5 for place in places], [_end(one.names[i]) for i in places])
+            axis.set_label_text(one.label)
         axes.tick_params(axis="x", labelrotation=90)
         axes.tick_params(labelsize=8)
-        axes.set_xlabel(f"layers of {one.second}")
-        axes.set_ylabel(f"layers of {one.first}")
         bar = axes.inset_axes((1.03, 0, 0.04, 1))
         _frame(bar, SCALE, 1, 1)
         bar.set_xticks([])
         bar.yaxis.tick_right()
         bar.tick_params(labelsize=8)
-        drawing = svg(figure, name, words(one))
-    drawing = _fill(drawing, f"{name}-{CELLS}", one.matrix)
+        drawing = svg(figure, name, description)
+    drawing = _fill(drawing, f"{name}-{CELLS}", matrix)
     return _fill(drawing, f"{name}-{SCALE}", [[step / STEPS] for step in range(STEPS + 1)])
 
 
-def named(count: int) -> list[int]:
-    """Which of so many layers are named: all, or some at even distances, with both ends."""
-    if count <= MOST_NAMES:
+def named(count: int, most: int = MOST_NAMES) -> list[int]:
+    """Which of so many rows are named: all, or some at even distances, with both ends."""
+    if count <= most:
         return list(range(count))
-    return sorted({round(i * (count - 1) / (MOST_NAMES - 1)) for i in range(MOST_NAMES)})
+    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
 
 
 def shade(value: float | None) -> int | None:

@@ -9,13 +9,23 @@ from typing import Any
 import edgekd
 from edgekd.recipe import Recipe
 from edgekd.recipe_load import digest
-from edgekd.report import evidence, gates, masks, paper, similarity, sources, training
-from edgekd.report.records import PYTORCH, GateView, ModelScores, ReportData
+from edgekd.report import (
+    evidence,
+    gates,
+    label_split,
+    labels,
+    masks,
+    paper,
+    similarity,
+    sources,
+    training,
+)
+from edgekd.report.records import PYTORCH, DataCard, GateView, ModelScores, ReportData
 from edgekd.report.rows import host_tables, to_look_at
 from edgekd.report.sources import Sources
 from edgekd.results import Scores
 from edgekd.tasks.base import Task
-from edgekd.tasks.fidelity import FIDELITY
+from edgekd.tasks.fidelity import fidelity_labels
 
 
 def join(run: Path, *, pictures: bool = False) -> ReportData:
@@ -30,7 +40,7 @@ def join(run: Path, *, pictures: bool = False) -> ReportData:
     classes = _classes(found)
     name = manifest.task if manifest else recipe.task.name if recipe else ""
     asked = manifest.primary if manifest else recipe.task.primary if recipe else None
-    task = evidence.known_task(name, classes, asked)
+    task = evidence.known_task(name, classes, asked, found.learned)
     primary = task.primary if task else (asked or "accuracy")
     metric = task.metrics()[primary] if task else None
     label = metric.label if metric and metric.label else primary
@@ -40,9 +50,11 @@ def join(run: Path, *, pictures: bool = False) -> ReportData:
     maps, missing, left_out = similarity.read(found.run, recipe)
     beside, unknown = paper.rows(recipe, found.scores)
     notes += [*left_out, *unknown]
-    stages = training.stages(found, primary)
+    stages = training.stages(found, primary, task)
     shown = evidence.wanted(found, to_look_at(hosts, manifest))
     is_masks = task is not None and task.wants_masks
+    is_labels = task is not None and task.wants_labels
+    split = label_split.read(found.run, classes) if is_labels and found.run else None
     if task is None:
         notes.append(f"the task '{name}' is not one of edgekd's own: per-class figures, "
                      "confusions and calibration are not shown")  # fmt: skip
@@ -60,11 +72,11 @@ def join(run: Path, *, pictures: bool = False) -> ReportData:
         hosts=hosts,
         scores=_all_scores(found),
         gates=_gates(found, label),
-        subjects=evidence.subjects(found, task, shown) if task and not is_masks else [],
+        subjects=evidence.subjects(found, task, shown)
+        if task and not (is_masks or is_labels)
+        else [],
         stages=stages,
-        data=training.data_card(found, masks.kind_names(found), "kind")
-        if is_masks
-        else training.data_card(found, classes),
+        data=_data_card(found, task, classes, split),
         provenance=_provenance(found),
         recipe_yaml=found.recipe_yaml,
         siblings=_siblings(recipe),
@@ -73,13 +85,24 @@ def join(run: Path, *, pictures: bool = False) -> ReportData:
         similarities_missing=missing,
         beside=beside,
         masks=masks.evidence(found, task, shown, pictures=pictures) if task and is_masks else None,
+        labels=labels.evidence(found, task, shown, split) if task and is_labels else None,
     )
+
+
+def _data_card(
+    found: Sources, task: Task | None, classes: list[str], split: label_split.LabelSplit | None
+) -> DataCard | None:
+    if task is not None and task.wants_masks:
+        return training.data_card(found, masks.kind_names(found), "kind")
+    if task is not None and task.wants_labels:
+        return label_split.data_card(split) if split else None
+    return training.data_card(found, classes)
 
 
 def _score_labels(task: Task | None, recipe: Recipe | None) -> dict[str, str]:
     labels = {key: m.label or key for key, m in task.metrics().items()} if task else {}
     if recipe is not None and recipe.export.reference:
-        labels[FIDELITY] = f"agreement with {recipe.export.reference}"
+        labels |= fidelity_labels(task, recipe.export.reference)
     return labels
 
 
@@ -90,17 +113,19 @@ def _name(found: Sources) -> str:
 
 
 def _classes(found: Sources) -> list[str]:
+    named = found.environment.get("classes")
+    if isinstance(named, list):  # all that the data has; a model that is exported may know fewer
+        return [str(name) for name in named]
     for manifest in (found.student, found.reference):
         if manifest is not None:
             return list(manifest.classes)
-    named = found.environment.get("classes")
-    if isinstance(named, list):
-        return [str(name) for name in named]
     if found.run is None:
         return []
     # not exported yet: nothing on disk names the classes, so they go by their numbers
     targets = {row["target"] for row in sources.split_rows(found.run)}
     numbers = [int(target) for target in targets if target.isdecimal()]
+    if targets - {"-1"} and not numbers:  # several labels per image stand there by name
+        return label_split.names(found.run)
     return [f"class {index}" for index in range(max(numbers, default=1) + 1)]
 
 
@@ -125,15 +150,17 @@ def _gates(found: Sources, label: str) -> list[GateView]:
 
 def _all_scores(found: Sources) -> list[ModelScores]:
     """All test scores: the trained models', then the exported student's."""
-    every: list[tuple[str, Scores | None]] = [
-        (f"{model} {PYTORCH}", parts.get("test")) for model, parts in found.scores.items()
+    every: list[tuple[str, Scores | None, int | None]] = [
+        (f"{model} {PYTORCH}", parts.get("test"), found.knows(model))
+        for model, parts in found.scores.items()
     ]
     others = [other.manifest for other in found.others]
     for manifest in (found.reference, found.student, *others):
         for artifact in manifest.artifacts.values() if manifest else ():
             assert manifest is not None
-            every.append((f"{manifest.model.name} {artifact.name}", artifact.scores))
-    return [ModelScores(name, scores) for name, scores in every if scores]
+            model = manifest.model.name
+            every.append((f"{model} {artifact.name}", artifact.scores, found.knows(model)))
+    return [ModelScores(name, scores, knows) for name, scores, knows in every if scores]
 
 
 def _provenance(found: Sources) -> dict[str, dict[str, str]]:

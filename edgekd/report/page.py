@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from edgekd.report import (
+    curves,
     gates,
     grids,
     heatmap,
+    label_sections,
     mask_sections,
     paper,
     pictures,
@@ -77,7 +79,7 @@ def verdicts(data: ReportData) -> list[dict[str, Any]]:
             sentences = ["Nothing was benchmarked yet: `edgekd bench BUNDLE` does it on a device."]
             if any(row.role == "student" and row.timing for row in host.rows):
                 sentences = ["No measured artifact passed its gates."]
-        teacher = next((row for row in host.rows if row.role == "teacher" and row.score), None)
+        teacher = host.teacher if host.teacher and host.teacher.score else None
         found.append({
             "host": host.name, "good": chosen is not None,
             "what": host.deploy.line.partition(": ")[2].partition(":")[0],
@@ -100,6 +102,8 @@ def _numbers(
     if row is None or row.timing is None:
         return []
     against = f"teacher {score(teacher.score)}" if teacher else f"teacher {NOT_MEASURED}"
+    if not teacher and any(other.knows for other in host.rows):
+        against = "its teachers know some classes each"
     return [
         (data.primary_label, score(row.score), against),
         ("Latency p50 / p95",
@@ -124,14 +128,18 @@ def sections(data: ReportData, key: str) -> list[Section]:
     """All sections, in reading order. None is ever left out: an empty one says why.
 
     Except the similarity of layers and a paper's figures, for recipes that ask for them. Masks have
-    kinds of images and cases in place of classes, confusions and calibration.
+    kinds of images and cases in place of classes, confusions and calibration; several labels per
+    image have the long tail, and the change against a baseline, in place of confusions.
     """
     looked = bool(data.similarities or data.similarities_missing)
     answers: tuple[Callable[[ReportData, str], Section], ...]
     answers = (_classes, _confusions, _calibration)
     if data.masks is not None:
         answers = (mask_sections.kinds, mask_sections.cases)
-    makers = (_results, *([_paper] if data.beside else []), _latency, *answers, _training,
+    if data.labels is not None:
+        answers = (label_sections.classes, label_sections.change, label_sections.tail,
+                   label_sections.calibration)  # fmt: skip
+    makers = (_results, *([_paper] if data.beside else []), _latency, *answers, curves.section,
               *([_similarity] if looked else []), _gates, _data, _provenance)  # fmt: skip
     return [make(data, key) for make in makers]
 
@@ -218,28 +226,6 @@ def _calibration(data: ReportData, key: str) -> Section:
         section.figures.append((drawn, caption))
     if not any(one.kind == "artifact" for one in shown):
         section.missing = f"Calibration after int8: {NOT_MEASURED} (no test predictions of it)."
-    return section
-
-
-def _training(data: ReportData, key: str) -> Section:
-    section = Section(f"{key}-training", "Training")
-    idle = []
-    for index, stage in enumerate(data.stages):
-        found = False
-        for kind, what in (("terms", "loss terms"), ("val", "validation score")):
-            drawn = plots.curves(stage, kind, data.primary_label, f"{key}-tr{index}{kind}")
-            if drawn:
-                found = True
-                took = f", {stage.seconds:.0f} s" if stage.seconds is not None else ""
-                ran = len((stage.terms or stage.val)[0].epochs)
-                caption = f"Stage {stage.stage}: {what}, {ran} of {plural(stage.epochs, 'epoch')}"
-                section.figures.append((drawn, f"{caption}{took}."))
-        if not found:
-            idle.append(stage.stage)
-    if idle:
-        section.missing = f"Stage {', '.join(idle)}: {NOT_RUN}."
-    elif not data.stages:
-        section.missing = f"Training: {NOT_MEASURED} here (a bundle does not carry its curves)."
     return section
 
 

@@ -18,8 +18,9 @@ from edgekd.report.figure import (
     plain_ticks,
     svg,
 )
-from edgekd.report.mask_records import MaskSubject
-from edgekd.report.records import Curve, HostTable, ReportData, Row, StageCurves, Subject
+from edgekd.report.label_records import LabelSubject
+from edgekd.report.mask_records import MaskSubject, SubjectKind
+from edgekd.report.records import HostTable, ReportData, Row, Subject
 from edgekd.report.words import integer, significant
 
 PHASES = ("decode", "preprocess", "infer", "postprocess")
@@ -168,7 +169,7 @@ def _bars(
         for index, (one, known, lows, highs) in enumerate(bars):
             places = np.arange(count) + (index - (len(bars) - 1) / 2) * each
             values = np.array([value or 0.0 for value in known])
-            axes.barh(places, values, each * 0.9, label=one.label, color=_subject_colour(one),
+            axes.barh(places, values, each * 0.9, label=one.label, color=subject_colour(one.kind),
                       hatch=HATCHES[index % len(HATCHES)], alpha=0.75, edgecolor=INK,
                       linewidth=0.6)  # fmt: skip
             for place, low, high in zip(places, lows, highs, strict=True):
@@ -185,56 +186,32 @@ def _bars(
         return svg(figure, name, words)
 
 
-def reliability(subjects: list[Subject], name: str) -> str | None:
-    """How often the model is right against how sure it is; on the diagonal it is calibrated."""
+def reliability(
+    subjects: Sequence[Subject | LabelSubject], name: str, *, labels: bool = False
+) -> str | None:
+    """How often the model is right against how sure it is; on the diagonal it is calibrated.
+
+    With several labels per image: how often a label is there against its probability.
+    """
     if not subjects:
         return None
     with canvas(4.0) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=SOFT, lw=1, ls="--", label="calibrated")
         for index, one in enumerate(subjects):
             sure, right, images = (np.array(column) for column in zip(*one.bins, strict=True))
-            colour = _subject_colour(one)
+            colour = subject_colour(one.kind)
             axes.plot(sure, right, color=colour, lw=1.2, ls=DASHES[index % len(DASHES)])
             axes.scatter(sure, right, s=14 + 130 * images / images.sum(), color=colour,
                          marker=MARKERS[1 + index % 5], alpha=0.75,
                          label=f"{one.label}: ECE {one.ece:.3f}")  # fmt: skip
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)
-        axes.set_xlabel("confidence (mean of the bin; larger marks: more images)")
-        axes.set_ylabel("share of right decisions")
+        said, counted = ("probability", "labels") if labels else ("confidence", "images")
+        axes.set_xlabel(f"{said} (mean of the bin; larger marks: more {counted})")
+        axes.set_ylabel("share that is there" if labels else "share of right decisions")
         axes.legend(loc="upper left", labelspacing=0.5)
         words = "; ".join(f"{one.label}: ECE {one.ece:.3f}" for one in subjects)
         return svg(figure, name, f"Reliability diagram. {words}")
-
-
-def curves(stage: StageCurves, kind: str, primary_label: str, name: str) -> str | None:
-    """Loss terms (`terms`) or the primary score on the validation part (`val`) by epoch."""
-    found = stage.terms if kind == "terms" else stage.val
-    drawn = [curve for curve in found if any(value is not None for value in curve.values)]
-    if not drawn:
-        return None
-    with canvas(2.9) as (figure, axes):
-        for index, curve in enumerate(drawn):
-            _draw_curve(axes, curve, index)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("loss term, unweighted" if kind == "terms" else f"{primary_label}, val")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        figure.legend(loc="outside lower left", ncols=min(4, len(drawn)), columnspacing=1.2)
-        what = "loss terms" if kind == "terms" else f"{primary_label} on the validation part"
-        ends = "; ".join(f"{curve.name} ends at {curve.values[-1]:.3f}"
-                         for curve in drawn if curve.values[-1] is not None)  # fmt: skip
-        return svg(figure, name, f"Stage {stage.stage}: {what} by epoch. {ends}")
-
-
-def _draw_curve(axes: Any, curve: Curve, index: int) -> None:
-    values = [np.nan if value is None else value for value in curve.values]
-    label = curve.name if curve.chosen is None else f"{curve.name} (epoch {curve.chosen} goes on)"
-    colour = SERIES[1:][index % (len(SERIES) - 1)]
-    axes.plot(curve.epochs, values, color=colour, ls=DASHES[index % len(DASHES)], lw=1.6,
-              marker=MARKERS[1:][index % 7], ms=4.5, label=label)  # fmt: skip
-    if curve.chosen in curve.epochs:
-        value = values[curve.epochs.index(curve.chosen)]
-        axes.plot([curve.chosen], [value], "o", ms=12, mfc="none", mec=INK, mew=1.4)
 
 
 def _colour(row: Row) -> str:
@@ -245,8 +222,9 @@ def _colour(row: Row) -> str:
     return {"fp32": SERIES[1], "int8": SERIES[2], "fp16": SERIES[3]}.get(family, SERIES[4])
 
 
-def _subject_colour(subject: Subject | MaskSubject) -> str:
-    return {"teacher": SERIES[0], "student": SERIES[1], "artifact": SERIES[2]}[subject.kind]
+def subject_colour(kind: SubjectKind) -> str:
+    """One for teachers, students and artifacts."""
+    return {"teacher": SERIES[0], "student": SERIES[1], "artifact": SERIES[2]}[kind]
 
 
 def _label(row: Row, host: HostTable, split: bool = False) -> str:

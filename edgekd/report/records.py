@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from edgekd.report.label_records import LabelEvidence
 from edgekd.report.mask_records import MaskEvidence, SubjectKind
 from edgekd.results import CkaMap, Latency, Score
 
@@ -77,6 +78,7 @@ class Row:
     score_from: str | None  # where the score was taken: the artifact's own, or PyTorch's
     gate: GateWord
     timing: Timing | None  # batch 1
+    knows: int | None = None  # classes, where it knows only some: its score is of these
     same_speedup: float | None = None  # teacher in this runtime and precision / this
     teacher_speedup: float | None = None  # teacher fp32 in ONNX Runtime / this
     deploy: bool = False
@@ -106,6 +108,12 @@ class HostTable:
     timings: list[Timing]  # all batches and settings
     deploy: Deploy
     utc: str | None  # of the latest measurement
+
+    @property
+    def teacher(self) -> Row | None:
+        """What the student can be held against: a teacher of all classes, if one has a score."""
+        found = [row for row in self.rows if row.role == "teacher" and row.knows is None]
+        return next((row for row in found if row.score), found[0] if found else None)
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,7 @@ class ModelScores:
 
     name: str
     scores: dict[str, Score]
+    knows: int | None = None  # classes, where it knows only some
 
 
 @dataclass(frozen=True)
@@ -179,6 +188,7 @@ class StageCurves:
     seconds: float | None
     terms: list[Curve]
     val: list[Curve]
+    notes: dict[str, list[Curve]] = field(default_factory=dict)  # of a loss, by `TERM/NAME`
 
 
 @dataclass(frozen=True)
@@ -191,6 +201,8 @@ class DataCard:
     groups: list[int]  # per part
     shared_groups: int  # groups found in more than one part (a leak)
     counted: str = "class"  # or kind
+    totals: list[int] | None = None  # images per part, where one may count in several classes
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -239,6 +251,7 @@ class ReportData:
     similarities_missing: list[str] = field(default_factory=list)  # wanted by the recipe
     beside: list[PaperRow] = field(default_factory=list)
     masks: MaskEvidence | None = None  # in place of `subjects` where answers are masks
+    labels: LabelEvidence | None = None  # and where they are several labels per image
 
     @property
     def latest_host(self) -> HostTable:

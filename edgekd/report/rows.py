@@ -95,6 +95,7 @@ def _rows(
                     score_from=score_from,
                     gate=gates.word(artifact),
                     timing=one,
+                    knows=found.knows(manifest.model.name),
                     same_speedup=timing.same_speedup(one, teacher) if one else None,
                     teacher_speedup=timing.teacher_speedup(one, teacher) if one else None,
                 )
@@ -130,7 +131,7 @@ def _trained_only(found: Sources, primary: str) -> list[Row]:
         rows.append(
             Row(
                 model=name,
-                role=_role(found.recipe, name),
+                role=role_of(found.recipe, name),
                 artifact=None,
                 runtime=ONNX_FILE if _is_file(found.recipe, name) else PYTORCH,
                 precision="fp32",
@@ -141,6 +142,7 @@ def _trained_only(found: Sources, primary: str) -> list[Row]:
                 score_from=PYTORCH,
                 gate="not run",
                 timing=None,
+                knows=found.knows(name),
             )
         )
     return rows
@@ -151,7 +153,8 @@ def _is_file(recipe: Recipe | None, model: str) -> bool:
     return spec is not None and spec.arch.startswith("onnx:")
 
 
-def _role(recipe: Recipe | None, model: str) -> str:
+def role_of(recipe: Recipe | None, model: str) -> str:
+    """Teacher, student, or model for what is neither."""
     if recipe is None:
         return "model"
     if model in recipe.deployed():

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from edgekd.bundle import Manifest
 from edgekd.errors import DataError
 from edgekd.recipe import Recipe
 from edgekd.recipe_load import load
-from edgekd.results import Measurement, Predictions, Score, Scores, read_measurements
+from edgekd.results import Learned, Measurement, Predictions, Score, Scores, read_measurements
 from edgekd.rundir import RunDir
 
 NO_RUN_HINT = "a run has a recipe.yaml, a bundle a manifest.json; `edgekd run RECIPE` makes a run"
@@ -54,6 +55,49 @@ class Sources:
         """The test predictions of a model or an artifact, if they were kept."""
         path = self.run.predictions(name, "test") if self.run else None
         return Predictions.load(path) if path and path.is_file() else None
+
+    @cached_property
+    def learned(self) -> Learned:
+        """What the task learned from images: in this run, else as the bundle has it.
+
+        Raises DataError for a damaged file.
+        """
+        found = self.environment.get("learned")
+        if found is None:
+            return self.student.learned if self.student else Learned()
+        try:
+            return Learned.model_validate(found)
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{RunDir(self.folder).environment}: `learned`: {reason}") from None
+
+    def columns(self, model: str) -> tuple[int, ...] | None:
+        """The classes that a model knows, by their numbers; None if it knows all."""
+        spec = self.recipe.models.get(model) if self.recipe else None
+        group = spec.classes if spec else None
+        return None if group is None else self.learned.groups.get(group)
+
+    def knows(self, model: str) -> int | None:
+        """How many classes a model knows; None if it knows all."""
+        columns = self.columns(model)
+        return None if columns is None else len(columns)
+
+    @cached_property
+    def thresholds(self) -> dict[str, list[float]]:
+        """Per model, from which probability on each of its classes is there.
+
+        Raises DataError for a damaged file.
+        """
+        found: dict[str, list[float]] = {}
+        if self.student is not None and self.student.learned.thresholds:
+            found[self.student.model.name] = list(self.student.learned.thresholds)
+        if self.run is None:
+            return found
+        for model, values in _json(self.run.thresholds).items():
+            if not isinstance(values, list) or not all(isinstance(v, (int, float)) for v in values):
+                raise DataError(f"{self.run.thresholds}: '{model}' has no list of thresholds")
+            found[model] = [float(value) for value in values]
+        return found
 
 
 def is_run(folder: Path) -> bool:

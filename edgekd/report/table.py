@@ -115,6 +115,8 @@ def _which(row: Row, several: bool) -> str:
     words = [row.artifact or "not exported"]
     if row.role == "teacher" and row.model != row.role:
         words.append(row.role)
+    if row.knows is not None:
+        words.append(f"scored on its {plural(row.knows, 'class', 'classes')}")
     if row.timing and row.artifact and not _named_after(row.artifact, row.runtime):
         words.append(f"run by {RUNTIMES.get(row.runtime, row.runtime)}")
     if row.timing and several:
@@ -183,6 +185,12 @@ def _notes(host: HostTable) -> list[str]:
     return notes
 
 
+def _form(row: Row) -> str:
+    """The artifact, and of how many classes the score is where they are not all."""
+    form = row.artifact or row.runtime
+    return form if row.knows is None else f"{form}, {plural(row.knows, 'class', 'classes')}"
+
+
 def _pair(first: str, second: str) -> str:
     """Two figures above each other; one remark for both where both lack."""
     return first.replace(" ", "\n") if first == second == NOT_MEASURED else f"{first}\n{second}"
@@ -214,7 +222,7 @@ def terminal(data: ReportData) -> Table:
         params, macs, value, p50, p95, same, teacher, gate, disk = (cell.text for cell in cells[1:])
         latency = f"{p50}\n{p95}" if row.timing else p50.replace(" ", "\n")
         table.add_row(
-            Text(f"{row.model}\n{row.artifact or row.runtime}", style="bold" if row.deploy else ""),
+            Text(f"{row.model}\n{_form(row)}", style="bold" if row.deploy else ""),
             _pair(params, macs),
             value.replace(" [", "\n["),
             latency,

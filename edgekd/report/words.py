@@ -28,9 +28,9 @@ def integer(value: int) -> str:
     return f"{value:,}"
 
 
-def plural(value: int, word: str) -> str:
-    """`1 image`, `1,234 images`."""
-    return f"{integer(value)} {word}{'' if value == 1 else 's'}"
+def plural(value: int, word: str, words: str = "") -> str:
+    """`1 image`, `1,234 images`; `words` where another letter than s makes many."""
+    return f"{integer(value)} {word if value == 1 else words or f'{word}s'}"
 
 
 def size(value: int | None) -> str:
