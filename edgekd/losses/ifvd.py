@@ -33,8 +33,8 @@ class IFVD(Loss):
     pixels, which are left out of the mean (the authors' code leaves them in, at 0); a batch
     without labels gives 0. Each teacher adds a full term.
 
-    The published weight is 200, beside `kd_pixel` at 10. The paper's adversarial part
-    (weight 0.001) is not in this loss: its critic needs an update of its own.
+    The published weight is 200, beside `kd_pixel` at 10. The paper's adversarial part is a term of
+    its own, `adversarial` (weight 0.001), beside these.
     """
 
     tasks = SEGMENTATION

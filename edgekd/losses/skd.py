@@ -52,8 +52,7 @@ class SKD(Loss):
     Weights, scale and pooling are the authors' code's. It divides PI by H W but not by B, here it
     is the mean; and it takes the lengths in `a` for constants, here the gradient passes through.
 
-    The paper's third, holistic part (weight 0.1) is not in this loss: it is adversarial, and its
-    critic learns by an update of its own after every step, which no term of a sum is.
+    The paper's third, holistic part is a term of its own, `adversarial` (weight 0.1), beside this.
     """
 
     tasks = SEGMENTATION
