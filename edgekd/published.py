@@ -43,6 +43,16 @@ class PublishedRow(Section):
         return {**own, "values": {key: tree[key] for key in tree if key not in own}}
 
 
+class Setting(Section):
+    """What a paper's figures were measured with, as far as it says so."""
+
+    data: list[str] = []  # data sources of edgekd that read its images
+    split: list[str] = []  # `data.split` of the same kind
+    size: int | None = None  # pixels
+    pretrained: bool = False
+    private: bool = False  # nobody else has the images
+
+
 class PublishedTable(Section):
     """One printed table."""
 
@@ -51,6 +61,7 @@ class PublishedTable(Section):
     source: str
     title: str
     dataset: str
+    setting: Setting | None = None
     rows: list[PublishedRow]
 
     def rows_of(self, method: str, scenario: str | None = None) -> list[PublishedRow]:

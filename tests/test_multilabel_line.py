@@ -3,6 +3,7 @@ that decides on a device as it did in training."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from edgekd.bundle import read_manifest
-from edgekd.errors import RecipeError
+from edgekd.errors import GateFailed, RecipeError
 from edgekd.recipe import Recipe
 from edgekd.recipe_load import load
 from edgekd.results import Predictions
@@ -84,10 +85,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     folder = tmp_path_factory.mktemp("labels")
     found = RunDir(folder / "run")
     distill(made(folder), found)
-    try:
+    with contextlib.suppress(GateFailed):  # so few test images may leave a gate undecided
         export(found.root)
-    except Exception as error:  # so few test images may leave a gate undecided
-        assert type(error).__name__ == "GateFailed"
     return found
 
 
@@ -167,7 +166,8 @@ def test_other_class_groups_do_not_train_a_stage_anew(tmp_path: Path) -> None:
     more["data"]["class_groups"]["few"] = FEW[1:]
     (tmp_path / "more.yaml").write_text(dump(more), encoding="utf-8")
     other = stage_keys(load(tmp_path / "more.yaml"), "data")
-    assert other["many"] == first["many"] and other["few"] != first["few"]
+    assert other["many"] == first["many"]
+    assert other["few"] != first["few"]
 
 
 def test_other_thresholds_are_chosen_without_training(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_group_that_names_an_unknown_class_says_so(tmp_path: Path) -> None:
     written["data"]["class_groups"]["few"] = ["no-such-sign"]
     (tmp_path / "bad.yaml").write_text(dump(written), encoding="utf-8")
     with pytest.raises(
-        RecipeError, match="data.class_groups.few: there is no class 'no-such-sign'"
+        RecipeError, match=r"data\.class_groups\.few: there is no class 'no-such-sign'"
     ):
         prepare(load(tmp_path / "bad.yaml"))
 

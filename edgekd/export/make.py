@@ -268,7 +268,7 @@ def _key(job: _Job, materials: Materials, weights_sha256: str) -> str:
           for part in (recipe.export, recipe.task, recipe.data,
                        *(recipe.models[member] for member in recipe.members(job.model)))),
         materials.source.fingerprint(),
-        *[thresholds for thresholds in [materials.task(job.model).learned.thresholds] if thresholds],
+        *materials.task(job.model).learned.thresholds,
     ])  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def html(runs: list[ReportData], parts: list[list[Section]]) -> str:
     environment = Environment(
         loader=PackageLoader("edgekd.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(glue=_glue, code=_code)
+    environment.filters.update(glue=glue, code=code)
     style, _, _ = environment.loader.get_source(environment, "style.css")
     several = len(runs) > 1
     comparison = [grids.comparison(runs), grids.over_seeds(runs)] if several else []
@@ -54,12 +54,12 @@ def html(runs: list[ReportData], parts: list[list[Section]]) -> str:
     )  # fmt: skip
 
 
-def _glue(text: str) -> str:
+def glue(text: str) -> str:
     """A figure that breaks nowhere but before its interval."""
     return text.replace(" ", "\u00a0").replace("\u00a0[", " [")
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """Commands between backticks as <code>; everything is escaped first."""
     from markupsafe import Markup, escape
 

@@ -42,7 +42,7 @@ def test_a_seed_of_its_own_keeps_the_test_part_while_the_rest_is_split_anew() ->
     first, second = (make_split(source, "7-1-2", seed=s, test_seed=0) for s in (1, 2))
     assert (first.test == second.test).all()
     assert len(first.val) == pytest.approx(len(second.val), abs=3)
-    assert not (first.val.tolist() == second.val.tolist())
+    assert first.val.tolist() != second.val.tolist()
 
 
 def test_folds_test_every_image_once() -> None:
@@ -73,7 +73,8 @@ def test_that_no_image_is_healthy_is_no_problem() -> None:
 
 def test_a_fraction_keeps_every_class() -> None:
     kept = take_fraction(Labelled(LABELS), np.arange(len(LABELS)), 0.1, seed=0)
-    assert LABELS[kept].any(axis=0).all() and len(kept) == pytest.approx(40, abs=4)
+    assert LABELS[kept].any(axis=0).all()
+    assert len(kept) == pytest.approx(40, abs=4)
 
 
 def test_a_label_that_changed_since_the_split_is_noticed(tmp_path: Path) -> None:
@@ -86,7 +87,8 @@ def test_a_label_that_changed_since_the_split_is_noticed(tmp_path: Path) -> None
     with pytest.raises(DataError, match="had target c2"):
         read_split(tmp_path / "split.csv", Labelled(changed))
     recorded = digests(source, make_split(source, "7-1-2", seed=0))
-    assert is_same_data(source, recorded) and not is_same_data(Labelled(changed), recorded)
+    assert is_same_data(source, recorded)
+    assert not is_same_data(Labelled(changed), recorded)
     assert source.fingerprint() != Labelled(changed).fingerprint()
 
 
@@ -100,7 +102,8 @@ def test_class_aware_drawing_lets_every_class_draw_equally_often() -> None:
     table[:90, 0], table[90:98, 1], table[98:, 2] = True, True, True
     order = class_aware(table, np.random.default_rng(0))
     drawn_of = table[order].sum(axis=0)
-    assert drawn_of.sum() == 100 and drawn_of.max() - drawn_of.min() <= 1
+    assert drawn_of.sum() == 100
+    assert drawn_of.max() - drawn_of.min() <= 1
     assert (order == class_aware(table, np.random.default_rng(0))).all()
 
 
@@ -120,7 +123,8 @@ def test_others_are_drawn_where_a_class_would_have_no_image_without_it() -> None
     indices = np.arange(400)
     kept = having(LABELS[:, [2]], indices, None, seed=0)
     shown = LABELS[kept, 2].sum()
-    assert shown == LABELS[:, 2].sum() and len(kept) == 2 * shown
+    assert shown == LABELS[:, 2].sum()
+    assert len(kept) == 2 * shown
 
 
 def test_others_are_drawn_as_many_as_are_asked_for() -> None:

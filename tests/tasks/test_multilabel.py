@@ -147,7 +147,8 @@ def test_scores_of_single_classes_have_their_names() -> None:
 
 def test_some_of_the_classes_make_a_smaller_task_that_knows_their_groups() -> None:
     few = PLAIN.only((1, 3))
-    assert few.classes == ("b", "d") and few.outputs() == 2
+    assert few.classes == ("b", "d")
+    assert few.outputs() == 2
     assert few.learned.shots == ("head", "tail")
 
 
@@ -179,12 +180,13 @@ def test_a_class_that_validation_images_do_not_show_keeps_half(
     one = said()
     one.targets[:, 3] = 0
     task = with_thresholds(PLAIN, one, "f1", "student")
-    assert task.learned.thresholds[3] == 0.5 and task.learned.thresholds[0] != 0.5
+    assert task.learned.thresholds[3] == 0.5
+    assert task.learned.thresholds[0] != 0.5
     assert "student: no threshold can be chosen for d" in capsys.readouterr().err
 
 
 def test_the_most_probable_of_exclusive_classes_needs_no_threshold() -> None:
-    with pytest.raises(RecipeError, match="task.thresholds: task 'classification' decides"):
+    with pytest.raises(RecipeError, match=r"task\.thresholds: task 'classification' decides"):
         with_thresholds(Classification(classes=NAMES), said(), "f1", "student")
 
 

@@ -198,5 +198,5 @@ def test_several_classes_of_pixels_need_no_threshold() -> None:
     from edgekd.errors import RecipeError
     from edgekd.tasks._cuts import with_thresholds
 
-    with pytest.raises(RecipeError, match="task.thresholds"):
+    with pytest.raises(RecipeError, match=r"task\.thresholds"):
         with_thresholds(LAYERS, said(truth(4, classes=2), outputs=3), "f1", "student")
