@@ -122,6 +122,13 @@ def test_thresholds_are_those_of_validation_images_and_go_into_the_bundle(run: R
         assert threshold == pytest.approx(0.5 if own is None else own)
 
 
+def test_the_model_card_says_from_which_probability_on_a_class_is_there(run: RunDir) -> None:
+    card = (run.bundle / "model-card.md").read_text(encoding="utf-8")
+    first = read_manifest(run.bundle).learned.thresholds[0]
+    assert f"chosen on validation images: {classes_of()[0]} {first:.4f}, " in card
+    assert f"output `logits`: float32 (N, {len(classes_of())})" in card
+
+
 def test_a_device_decides_by_them_as_training_did(run: RunDir, tmp_path: Path) -> None:
     from PIL import Image
 

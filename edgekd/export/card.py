@@ -23,7 +23,8 @@ def model_card(manifest: Manifest) -> str:
         f"- task {manifest.task}; classes: {', '.join(manifest.classes)}",
         f"- input `input`: float32 (N, 3, {manifest.input.size}, {manifest.input.size}), RGB in "
         f"[0, 1], {manifest.input.fit} to {crop}, then the centre; mean and deviation are inside",
-        f"- output `logits`: float32 (N, {len(manifest.classes)})",
+        f"- output `logits`: float32 {_output(manifest)}",
+        *_decides(manifest),
         f"- ONNX opset {manifest.opset}",
         "",
         "## Artifacts",
@@ -49,6 +50,20 @@ def model_card(manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
+def _output(manifest: Manifest) -> str:
+    sides = [manifest.input.size] * 2 if manifest.task == "segmentation" else []
+    return f"({', '.join(['N', *map(str, (len(manifest.classes), *sides))])})"
+
+
+def _decides(manifest: Manifest) -> list[str]:
+    """From which probability on a class (or a pixel of it) is there, if that was chosen."""
+    cuts = manifest.learned.thresholds
+    if not cuts:
+        return []
+    pairs = ", ".join(f"{c} {cut:.4f}" for c, cut in zip(manifest.classes, cuts, strict=True))
+    return [f"- a class is there from its probability on, chosen on validation images: {pairs}"]
+
+
 def _macs(macs: int) -> str:
     """0 means that they could not be counted (an imported graph)."""
     if not macs:
@@ -57,7 +72,8 @@ def _macs(macs: int) -> str:
 
 
 def _table(manifest: Manifest) -> list[str]:
-    shown = [manifest.primary, *(name for name in SHOWN if name != manifest.primary)]
+    known = {name for artifact in manifest.artifacts.values() for name in artifact.scores or {}}
+    shown = [manifest.primary, *(n for n in SHOWN if n != manifest.primary and n in known)]
     rows = ["| artifact | file | gate | " + " | ".join(shown) + " |",
             "|---" * (3 + len(shown)) + "|"]  # fmt: skip
     for artifact in manifest.artifacts.values():
