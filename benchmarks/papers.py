@@ -4,7 +4,7 @@
 
 renders every block of `docs/papers/umkd.md` from `results/*.json` (made by `edgekd sweep`, see
 study.py) and from the tables printed in the paper. A row that was not run says so. The blocks of
-KDML are made in kdml_tables.py.
+KDML are made in kdml_tables.py, those of RSKD in rskd_claims.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import kdml_tables
+import rskd_claims
 from over_seeds import Record, difference, spread, values
 
 from edgekd import published
@@ -184,13 +185,24 @@ def umkd() -> dict[str, str]:
     }
 
 
+def has_run(name: str) -> bool:
+    return (HERE / "results" / f"{name}.json").is_file()
+
+
 def kdml() -> dict[str, str]:
     """The blocks of docs/papers/kdml.md."""
-    has_run = (HERE / "results" / "kdml-ham10000.json").is_file()
-    return kdml_tables.blocks(record_of("kdml-ham10000") if has_run else None)
+    return kdml_tables.blocks(record_of("kdml-ham10000") if has_run("kdml-ham10000") else None)
 
 
-PAPERS = {"umkd": umkd, "kdml": kdml}
+def rskd() -> dict[str, str]:
+    """The blocks of docs/papers/rskd.md."""
+    return rskd_claims.blocks({
+        "rfmid": record_of("rskd-rfmid") if has_run("rskd-rfmid") else None,
+        "synthetic": record_of("rskd-synthetic") if has_run("rskd-synthetic") else None,
+    })  # fmt: skip
+
+
+PAPERS = {"umkd": umkd, "kdml": kdml, "rskd": rskd}
 
 
 def render(document: str, blocks: dict[str, str]) -> str:

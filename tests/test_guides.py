@@ -32,6 +32,8 @@ GUIDES = {
     "dicom": 5,
     "analysis": 6,
     "peers": 5,
+    "multilabel": 9,
+    "segmentation": 7,
 }  # commands in each
 
 
