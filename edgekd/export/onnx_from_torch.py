@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgekd import plugins
 from edgekd.bundle import INPUT_NAME, OUTPUT_NAME
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # dynamo exporter writes without converting down, and has all that Q/DQ needs (13 and later).
 OPSET = 18
 TOLERANCE = 1e-4  # of the largest logit; measured: 1e-6
+ROUNDING = 4.0  # times what single precision costs PyTorch itself
 BATCHES = (1, 2, 5)  # 1 is what a device runs, the others prove that the axis is dynamic
 
 
@@ -105,8 +107,26 @@ def _compare(plain: Any, path: Path, size: int) -> None:
                 )
             scale = max(float(np.abs(expected).max()), 1e-6)
             difference = float(np.abs(found - expected).max()) / scale
+            if difference > TOLERANCE and _is_rounding(plain, images, expected, found):
+                continue
             if not difference <= TOLERANCE:  # also true of NaN
                 raise EdgekdError(
                     f"{path}: at batch size {batch} the exported logits differ from PyTorch's by "
                     f"{difference:.1e} of the largest, at most {TOLERANCE:.0e} is expected"
                 )
+
+
+def _is_rounding(
+    plain: Any, images: npt.NDArray[Any], expected: npt.NDArray[Any], found: npt.NDArray[Any]
+) -> bool:
+    """Is the file about as near to the network in double precision as PyTorch itself is?
+
+    Noise may drive a network to where single precision has few right digits.
+    """
+    import torch
+
+    exact = copy.deepcopy(plain).double()
+    with torch.no_grad():
+        wanted = exact(torch.from_numpy(images).double()).numpy()
+    own = np.abs(expected - wanted).max()
+    return bool(np.abs(found - wanted).max() <= ROUNDING * own)

@@ -140,3 +140,27 @@ def test_shufflenet_is_the_small_graph(tmp_path):
     torch.manual_seed(0)
     to_onnx(Normalised(shufflenet_v2_x0_5(num_classes=8)), tmp_path / "model.onnx", size=64)
     assert len(onnx.load(tmp_path / "model.onnx").graph.node) == 173 + 2
+
+
+class Cancels(nn.Module):
+    """Adds and takes away what is so large that single precision keeps few digits of the rest."""
+
+    def __init__(self, huge: float):
+        super().__init__()
+        self.register_buffer("huge", torch.tensor(huge))
+
+    def forward(self, x):
+        small = x.mean(dim=(2, 3))
+        return torch.stack([small[:, 0] + self.huge - self.huge, small[:, 1]], dim=1)
+
+
+def test_where_single_precision_has_few_digits_the_file_need_not_have_more(tmp_path, monkeypatch):
+    network = Cancels(3e4).eval()  # rounds to 1/512, far more than is tolerated
+
+    def with_another_rounding(plain, images):
+        exact = plain(torch.from_numpy(images)).numpy()
+        return np.stack([exact[:, 0] + 1 / 512, exact[:, 1]], axis=1)
+
+    monkeypatch.setattr("edgekd.export.onnx_from_torch.logits_of_torch", with_another_rounding)
+    to_onnx(network, tmp_path / "model.onnx", size=SIZE)
+    assert (tmp_path / "model.onnx").is_file()
