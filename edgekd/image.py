@@ -22,14 +22,15 @@ from edgekd.errors import DataError, EdgekdError
 from edgekd.recipe_data import InputSpec
 
 MAX_PIXELS = 178_000_000  # a whole-slide thumbnail fits; a decompression bomb does not
-SUFFIXES = DICOM_SUFFIXES | {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
+SUFFIXES = DICOM_SUFFIXES | {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")  # of several frames or pages the first
 # How files of these formats begin, and Pillow's module for them. Asked for a format that it has not
 # loaded, Pillow imports all forty, which takes longer than a small model's whole first answer.
 BEGINNINGS = (
     (b"\xff\xd8\xff", "JPEG", "JpegImagePlugin"), (b"\x89PNG\r\n", "PNG", "PngImagePlugin"),
     (b"II*\0", "TIFF", "TiffImagePlugin"), (b"MM\0*", "TIFF", "TiffImagePlugin"),
     (b"BM", "BMP", "BmpImagePlugin"), (b"RIFF", "WEBP", "WebPImagePlugin"),
+    (b"GIF8", "GIF", "GifImagePlugin"),
 )  # fmt: skip
 
 UInt8 = npt.NDArray[np.uint8]

@@ -17,8 +17,9 @@ from edgekd.losses.base import Batch, Clock
 from edgekd.models.build import build_network, model_seed
 from edgekd.recipe import Recipe
 from edgekd.recipe_load import load
+from edgekd.train.feeding import class_counts, stage_feed
 from edgekd.train.optim import build_optimizer
-from edgekd.train.setup import class_counts, make_distiller, prepare, stage_feed
+from edgekd.train.setup import make_distiller, prepare
 from tests.data.grading_layouts import make_aptos2019, make_sicapv2
 
 TABLES = ("umkd/table1-sicapv2", "umkd/table2-aptos2019", "umkd/table3-modules")

@@ -67,6 +67,10 @@ class Wrapped(DataSource):
         """Facts per image for subgroup scores."""
         return self.inner.attributes()
 
+    def caveats(self) -> list[str]:
+        """What must be said beside every figure of this data."""
+        return self.inner.caveats()
+
     def fingerprint(self) -> str:
         """That of the inner source: what a subclass changes must enter its own."""
         return self.inner.fingerprint()

@@ -103,6 +103,10 @@ class DataSource(ABC):
         """Facts per image for subgroup scores (age, sex, site), if the data has them."""
         return {}
 
+    def caveats(self) -> list[str]:
+        """What must be said beside every figure of this data; of most nothing."""
+        return []
+
     def fingerprint(self) -> str:
         """A hash that changes when any label, group or image file changes.
 

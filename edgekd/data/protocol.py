@@ -116,7 +116,7 @@ def caveats(recipe: Recipe, splits: Splits, source: DataSource | None = None) ->
     taken. `source` is what was split.
     """
     protocol = recipe.data.split
-    found: list[str] = []
+    found = source.caveats() if source is not None else []
     if source is not None and hairless(source) is not None:
         found.append(
             f"hair was removed from images with more than {LEAST:.0%} of it before training and "

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd import plugins
+from edgekd.data._masks import checked_mask
 from edgekd.data.base import UNKNOWN_PIXEL, DataSource, Image, Mask
 from edgekd.data.prepared import HINT, PreparedImages, open_prepared
 from edgekd.data.protocol import as_asked
@@ -106,7 +107,8 @@ class ImageStore:
         found = self._masks.get(index)
         if found is None:
             height, width = self[index].shape[:2]
-            found = np.ascontiguousarray(resize_to(self.source.mask(index), height, width))
+            mask = checked_mask(self.source, index)
+            found = np.ascontiguousarray(resize_to(mask, height, width))
             if self._used + found.nbytes <= self.budget:
                 found.flags.writeable = False
                 self._masks[index] = found
@@ -177,13 +179,14 @@ def read_truth(
     """What a network's answers are held against: targets (N,), or labels (N, C) of int8.
 
     With `masks` they are (N, size, size) of int8, seen as the network sees the images; -1 where a
-    pixel's class is unknown. Raises DataError that names an unreadable file.
+    pixel's class is unknown. Raises DataError that names an unreadable file, or a mask with a value
+    of no class.
     """
     if not masks:
         return (source.labels() if source.has_labels else source.targets())[indices]
     truth = np.empty((len(indices), spec.size, spec.size), dtype=np.int8)
     for place, index in enumerate(indices):
-        mask = source.mask(int(index))
+        mask = checked_mask(source, int(index))
         # by the image's own sides: those of a larger mask round to others
         shown = mask if spec.fit == "stretch" else source[int(index)].image
         mask = resize_to(mask, *resized_shape((shown.shape[0], shown.shape[1]), spec))

@@ -65,7 +65,7 @@ class Materials:
         from edgekd.data.protocol import LEAKING, caveats, splits_of
 
         spec = self.recipe.data
-        if spec.split not in LEAKING and not spec.remove_hair:
+        if spec.split not in LEAKING and not spec.remove_hair and not self.source.caveats():
             return []  # a split need not be drawn again to say nothing
         return caveats(self.recipe, splits_of(self.source, spec), self.source)
 

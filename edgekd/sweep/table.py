@@ -11,7 +11,7 @@ from edgekd.errors import RecipeError, did_you_mean
 from edgekd.stats import mean_interval
 from edgekd.sweep.plan import BASE, Trial
 from edgekd.sweep.state import SweepDir
-from edgekd.tasks.fidelity import FIDELITY
+from edgekd.tasks.fidelity import fidelity_labels
 
 if TYPE_CHECKING:
     from edgekd.recipe import Recipe
@@ -117,11 +117,12 @@ def choose_metrics(recipe: Recipe, wanted: Sequence[str]) -> list[str]:
     from edgekd.tasks.base import Task
 
     cls = load("tasks", recipe.task.name, Task)  # type: ignore[type-abstract]
-    known = cls(classes=("a", "b"), primary=recipe.task.primary).metrics()
-    legal = [*known, *([FIDELITY] if recipe.export.reference else [])]
+    task = cls(classes=("a", "b"), primary=recipe.task.primary)
+    known, of_teacher = task.metrics(), fidelity_labels(task, "teacher")
+    legal = [*known, *(of_teacher if recipe.export.reference else [])]
     for name in wanted:
-        if name == FIDELITY and name not in legal:
-            raise RecipeError("--metrics: fidelity is the agreement with a teacher, and the recipe "
+        if name in of_teacher and name not in legal:
+            raise RecipeError(f"--metrics: {name} is the agreement with a teacher, and the recipe "
                               "has no export.reference", hint="export.reference=teacher"
                               )  # fmt: skip
         if name not in legal:

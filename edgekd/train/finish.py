@@ -22,7 +22,7 @@ from edgekd.rundir import RunDir, sha256, write_text
 from edgekd.stage_keys import scored_key
 from edgekd.tasks._cuts import with_thresholds
 from edgekd.tasks.base import Task
-from edgekd.tasks.fidelity import FIDELITY, fidelity
+from edgekd.tasks.fidelity import fidelities
 from edgekd.train import stages
 from edgekd.train.checkpoint import save_weights
 from edgekd.train.evaluate import predict
@@ -151,7 +151,7 @@ def _score(
             and task.classes == tasks[teacher].classes
         ):
             other = Predictions.load(run.predictions(teacher, part))
-            scores[FIDELITY] = fidelity(task, said, other)
+            scores |= fidelities(task, said, other)
         found[part] = {key: score.model_dump() for key, score in scores.items()}
     _tell(name, task.primary, found[TEST])
     return found

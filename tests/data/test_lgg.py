@@ -14,7 +14,9 @@ from edgekd.data.lgg import LGG
 from edgekd.data.read import open_source
 from edgekd.data.splits import make_split
 from edgekd.errors import DataError, RecipeError
+from edgekd.recipe import Recipe
 from edgekd.recipe_data import DataSpec
+from edgekd.train.setup import prepare
 
 CASES = ("TCGA_CS_4941_19960909", "TCGA_DU_A5TW_19980228", "TCGA_HT_7616_19940813")
 HEADER = "Patient,RNASeqCluster,gender,age_at_initial_pathologic,race,death01"
@@ -100,6 +102,18 @@ def test_slices_may_be_split_one_by_one_and_that_is_said(tmp_path: Path) -> None
     (caveat,) = source.caveats()
     assert "slices of one patient are in several parts" in caveat
     assert not LGG(root=root).caveats()
+
+
+def test_a_run_on_slices_carries_the_note(tmp_path: Path) -> None:
+    recipe = Recipe.model_validate({
+        "edgekd": 1, "name": "slices", "task": {"name": "segmentation"},
+        "data": {"name": "lgg", "root": str(make(tmp_path)), "params": {"group": "slice"},
+                 "split": "3-1-1", "input": {"size": 16}},
+        "models": {"student": {"arch": "smp:unet"}},
+        "stages": {"train": {"train": ["student"], "losses": {"focal_dice": {"to": "student"}}}},
+    })  # fmt: skip
+    data = prepare(recipe)
+    assert data.caveats == data.source.caveats() != []
 
 
 def test_no_other_group_is_known(tmp_path: Path) -> None:

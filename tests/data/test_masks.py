@@ -18,8 +18,10 @@ from edgekd.data._masks import (
     read_classes,
     read_grey,
 )
+from edgekd.data.read import ImageStore, read_truth
 from edgekd.errors import DataError
 from edgekd.image import decode
+from edgekd.recipe_data import InputSpec
 from tests.data.plain import Plain
 
 SHAPE = np.array([[0, 0, 1, 1], [0, 1, 1, 0]], dtype=np.uint8)
@@ -220,6 +222,17 @@ def test_a_value_of_no_class_is_refused_whoever_wrote_the_source(
     assert caught.value.hint == "255 is for pixels of unknown class"
     with pytest.raises(DataError, match=r"^i0: value"):  # by its id where it has no file
         checked_mask(Own(values, classes, None), 0)
+
+
+def test_such_a_mask_neither_trains_nor_scores() -> None:
+    """As a signed byte 200 would be below 0: a pixel whose class is not known."""
+    source, spec = Own([0, 200, 1], ("lesion",), Path("m.png")), InputSpec(size=16)
+    for read in (
+        lambda: ImageStore(source, spec).mask(0),
+        lambda: read_truth(source, [0], spec, masks=True),
+    ):
+        with pytest.raises(DataError, match=r"m\.png: value 200 in the mask, expected 0 to 1"):
+            read()
 
 
 def test_classes_and_unknown_pixels_are_values_of_a_mask() -> None:
