@@ -166,7 +166,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
     from edgekd.models.assemble import assemble, givers_first
     from edgekd.models.complexity import count
     from edgekd.models.network import OnnxTeacher
-    from edgekd.train.adopting import adopt
+    from edgekd.train.adopting import adopt, kept_terms
     from edgekd.train.checkpoint import plain_state
     from edgekd.train.feeding import check_full_batch, class_counts, stage_feed
     from edgekd.train.hardware import check_compile, check_hardware, scoring_device
@@ -205,7 +205,7 @@ def preflight(recipe: Recipe, data: Prepared) -> dict[str, Any]:
             present = quantize_trained(recipe, name, networks, data)
             distiller = make_distiller(recipe, name, present, data.task, counts, feed.labelled())
             adopt(distiller, kept)
-            kept.update({f"{name}.{k}": plain_state(t) for k, t in distiller.kept_terms().items()})
+            kept.update({f"{name}.{k}": plain_state(t) for k, t in kept_terms(distiller).items()})
             build_optimizer(stage.optimizer, distiller)  # its names fit
             check_full_batch(distiller, feed, name)
             distiller.train()

@@ -21,6 +21,14 @@ def console() -> Console:
     return _console
 
 
+def be_quiet() -> None:
+    """Say nothing from here on: another process speaks."""
+    global _console
+    from rich.console import Console
+
+    _console = Console(stderr=True, quiet=True)
+
+
 def say(message: str) -> None:
     """One line of progress talk."""
     console().print(message, markup=False)

@@ -44,9 +44,17 @@ def stage_keys(recipe: Recipe, data_key: str) -> dict[str, str]:
                 "precision": recipe.hardware.precision,
                 "channels_last": recipe.hardware.channels_last,
                 "compile": recipe.hardware.compile,
+                **_processes(recipe),
             }
         )
     return keys
+
+
+def _processes(recipe: Recipe) -> dict[str, Any]:
+    """BatchNorm goes by the images of one process."""
+    hardware = recipe.hardware
+    several = hardware.devices != 1 or hardware.nodes != 1
+    return {"devices": [hardware.devices, hardware.nodes]} if several else {}
 
 
 def _quantization(recipe: Recipe, stage: StageSpec) -> dict[str, Any]:

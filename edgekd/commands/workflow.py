@@ -278,6 +278,8 @@ def _distill(recipe: Recipe, run: RunDir, fresh: bool, name: str) -> Any:
         raise missing_package((error.name or "").split(".")[0], "edgekd distill") from None
     git = git_state(catalog.resolve(name))
     done = distill_recipe(recipe, run, fresh=fresh, before=preflight, git=git)
+    if done is None:  # another process goes on, alone
+        raise typer.Exit
     if recipe.analysis is not None:
         from edgekd.train.analysis import analyze
 

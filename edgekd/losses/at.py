@@ -37,6 +37,8 @@ class AT(Loss):
     the paper adds channels up where this averages is the same at length 1.
     """
 
+    is_mean_of_images = True
+
     def __init__(self, *, taps: tuple[str, ...] = ("s1", "s2", "s3", "s4"), p: int = 2) -> None:
         super().__init__()
         if p < 1:

@@ -43,6 +43,7 @@ class Batch:
     targets: Tensor
     # what frozen models have said about these images before: {model: {logits, pooled}}
     known: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    shares: tuple[int, ...] = ()  # images of each process, where several train together
 
     def labelled(self) -> Tensor:
         """Mask (B,) of the images whose label may be used (all pixels of it known)."""
@@ -83,6 +84,8 @@ class Loss(nn.Module):
     tasks: ClassVar[frozenset[str]] = ALL_TASKS
     needs_teacher: ClassVar[bool] = True
     needs_full_batches: ClassVar[bool] = False  # its adapters are made for one size of batch
+    # a mean of one number per image, so that several processes may each take it of their images
+    is_mean_of_images: ClassVar[bool] = False
     is_kept: ClassVar[bool] = False  # its adapters are kept, for a term that `adopts` them
     adopts: str | None = None  # STAGE.TERM of an earlier stage whose adapters `adopt` is given
     needs_scores: ClassVar[bool] = False  # `observe` is told of frozen models too, before epoch 1

@@ -39,6 +39,7 @@ class CWD(Loss):
     its own.
     """
 
+    is_mean_of_images = True
     tasks = SEGMENTATION
 
     def __init__(self, *, tap: str = LOGITS, temperature: float = 4.0) -> None:

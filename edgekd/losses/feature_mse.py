@@ -26,6 +26,8 @@ class FeatureMSE(Loss):
     the network, and its `last` is what the projector gives.
     """
 
+    is_mean_of_images = True
+
     def __init__(self, *, tap: str = "last") -> None:
         super().__init__()
         self.taps = check_map_taps((tap,))

@@ -161,6 +161,8 @@ class HFMGD(Loss):
     its value at the start; alone it would go to 0. Then the term can be negative.
     """
 
+    is_mean_of_images = True
+
     def __init__(
         self,
         *,

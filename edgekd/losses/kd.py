@@ -28,6 +28,7 @@ class KD(Loss):
     Several teachers are averaged in logit space.
     """
 
+    is_mean_of_images = True
     tasks = SINGLE_LABEL
 
     def __init__(self, *, temperature: float = 4.0) -> None:

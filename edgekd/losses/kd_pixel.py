@@ -22,6 +22,7 @@ class KDPixel(Loss):
     (arXiv 2212.02931) distils its predictions at temperature 2.
     """
 
+    is_mean_of_images = True
     tasks = SEGMENTATION
 
     def __init__(self, *, temperature: float = 1.0) -> None:

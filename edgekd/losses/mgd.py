@@ -32,6 +32,7 @@ class MGD(Loss):
     (Bioengineering 11(1):70) describes that mask also for classification.
     """
 
+    is_mean_of_images = True
     taps = ("last",)
 
     def __init__(

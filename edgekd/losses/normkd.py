@@ -47,6 +47,7 @@ class NormKD(Loss):
     the student learns nothing: `setup` raises RecipeError.
     """
 
+    is_mean_of_images = True
     tasks = SINGLE_LABEL
 
     def __init__(

@@ -101,7 +101,7 @@ def against(name: str, found: Sequence[Found]) -> Against:
     differences: dict[str, list[str]] = {}
     lines = []
     for row in table.rows:
-        sources = []
+        sources: list[Source] = []
         for one in found:
             model = _stands_for(one.recipe, row, name)
             seeds = one.scores.get(model or "", {})

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from safetensors.torch import load_file
-from torch import Tensor
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
 from edgekd.errors import RecipeError, did_you_mean
+from edgekd.losses.base import Loss
 from edgekd.recipe import Recipe
-from edgekd.rundir import RunDir
+from edgekd.rundir import RunDir, replace_file
+from edgekd.train.checkpoint import plain_state
 from edgekd.train.distiller import Distiller
+from edgekd.train.terms import TERM
 
 State = dict[str, Tensor]
+
+
+def kept_terms(distiller: Distiller) -> dict[str, nn.Module]:
+    """The terms whose adapters a later stage may take over."""
+    terms = {key: distiller.terms[f"{TERM}{key}"] for key in distiller.specs}
+    return {key: term for key, term in terms.items() if getattr(term, "is_kept", False)}
+
+
+def keep_adapters(distiller: Distiller, folder: Path) -> None:
+    """Write the adapters of terms that a later stage may take over, `term.<name>.safetensors`."""
+    for name, term in kept_terms(distiller).items():
+        with replace_file(folder / f"term.{name}.safetensors", "wb") as file:
+            file.write(save(plain_state(term)))
 
 
 def adopt(distiller: Distiller, kept: Mapping[str, State]) -> None:
@@ -20,8 +37,11 @@ def adopt(distiller: Distiller, kept: Mapping[str, State]) -> None:
 
     Raises RecipeError that names a term which asks for what is not there.
     """
-    for key, term in distiller.adopting().items():
-        wanted = str(term.adopts)
+    for key in distiller.specs:
+        term = distiller.terms[f"{TERM}{key}"]
+        if not isinstance(term, Loss) or term.adopts is None:
+            continue
+        wanted = term.adopts
         if wanted not in kept:
             raise RecipeError(
                 f"{distiller.where}.losses.{key}: '{wanted}' is no term of an earlier stage that "

@@ -54,13 +54,6 @@ def plain_state(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def keep_adapters(distiller: Distiller, folder: Path) -> None:
-    """Write the adapters of terms that a later stage may take over, `term.<name>.safetensors`."""
-    for name, term in distiller.kept_terms().items():
-        with replace_file(folder / f"term.{name}.safetensors", "wb") as file:
-            file.write(save(plain_state(term)))
-
-
 def save_weights(net: nn.Module, path: Path) -> None:
     """Write the plain network's weights atomically, without quantizers."""
     with replace_file(path, "wb") as file:

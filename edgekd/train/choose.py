@@ -39,9 +39,12 @@ def choice_of(spec: StageSpec, task: Task) -> Choice:
 
 
 def choose(
-    state: Progress, choice: Choice, scores: Scores, distiller: Distiller, folder: Path
+    state: Progress, choice: Choice, scores: Scores, distiller: Distiller, folder: Path | None
 ) -> dict[str, bool]:
-    """Keep this epoch's weights of every model for which it is the best (or the latest)."""
+    """Keep this epoch's weights of every model for which it is the best (or the latest).
+
+    Without a folder nothing is written: another process does that.
+    """
     chosen = {}
     for model in distiller.trained:
         value = scores.get(model, {}).get(choice.score, math.nan)
@@ -53,7 +56,8 @@ def choose(
         if better:
             state.best[model] = Best(state.epoch, value if math.isfinite(value) else None)
             net: Any = distiller.networks[model]
-            save_weights(net.net, folder / f"{model}.safetensors")
+            if folder is not None:
+                save_weights(net.net, folder / f"{model}.safetensors")
     return chosen
 
 

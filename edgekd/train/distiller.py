@@ -9,7 +9,7 @@ detached, their heads too; losses in fp32 outside autocast; only the taps that a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -23,6 +23,7 @@ from edgekd.models.quantized import is_quantized
 from edgekd.models.taps import Recorder, head_of
 from edgekd.recipe import StageSpec, Term
 from edgekd.train.terms import TERM, named
+from edgekd.train.together import gathered, gathered_batch
 
 TIED = "needs_full_batches"
 
@@ -39,6 +40,7 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         self.where = where
+        self.rank = 0  # of the processes that train together
         self.specs: dict[str, Term] = dict(stage.losses)
         self.trained = list(stage.train)
         present = [*stage.train, *stage.frozen]
@@ -84,20 +86,6 @@ class Distiller(nn.Module):
     def tied_to_batch(self) -> list[str]:
         """The terms that take batches of one size only."""
         return [key for key in self.specs if getattr(self.terms[f"{TERM}{key}"], TIED)]
-
-    def kept_terms(self) -> dict[str, nn.Module]:
-        """The terms whose adapters a later stage may take over."""
-        terms = {key: self.terms[f"{TERM}{key}"] for key in self.specs}
-        return {key: term for key, term in terms.items() if getattr(term, "is_kept", False)}
-
-    def adopting(self) -> dict[str, Loss]:
-        """The terms that take over the adapters of an earlier one."""
-        found = {}
-        for key in self.specs:
-            loss = self.terms[f"{TERM}{key}"]
-            if isinstance(loss, Loss) and loss.adopts is not None:
-                found[key] = loss
-        return found
 
     def to_be_scored(self) -> list[str]:
         """The frozen models whose scores a term wants to know."""
@@ -172,21 +160,30 @@ class Distiller(nn.Module):
     def forward(self, batch: Batch, clock: Clock, only: str | None = None) -> dict[str, Tensor]:
         """The unweighted value of every term, or of those that teach the model `only`.
 
+        Where several processes train together (`batch.shares`), a term is of the whole batch, or
+        of this process's images if it is a mean of images.
+
         In the latter case nothing else learns: the others answer without gradient and without
         moving the statistics of their BatchNorm. Raises RecipeError that names a term which fails.
         """
         specs = {key: term for key, term in self.specs.items() if only in (None, term.to)}
         outputs = self._run_models(batch, specs, only)
         values = {}
+        whole = gathered_batch(batch, batch.shares, self.rank) if batch.shares else batch
         with torch.autocast(batch.images.device.type, enabled=False):
             for key, term in specs.items():
+                loss = self.terms[f"{TERM}{key}"]
+                seen, said = batch, outputs
+                if batch.shares and not self.is_mean(key):
+                    names = (term.to, *term.from_)
+                    seen = whole
+                    said = {name: self._gathered(outputs[name], batch, key) for name in names}
                 sources = [
-                    self._detached(name, outputs[name]) if term.stop_gradient else outputs[name]
+                    self._detached(name, said[name]) if term.stop_gradient else said[name]
                     for name in term.from_
                 ]
-                loss = self.terms[f"{TERM}{key}"]
                 with named(key, loss):
-                    value = loss(outputs[term.to], sources, batch, clock)
+                    value = loss(said[term.to], sources, seen, clock)
                 if not isinstance(value, Tensor) or value.ndim:
                     is_tensor = isinstance(value, Tensor)
                     raise RecipeError(
@@ -198,9 +195,25 @@ class Distiller(nn.Module):
                 values[key] = value
         return values
 
-    def total(self, values: dict[str, Tensor]) -> Tensor:
-        """The weighted sum that is minimised."""
-        return torch.stack([self.specs[key].weight * value for key, value in values.items()]).sum()
+    def is_mean(self, key: str) -> bool:
+        """Is a term a plain mean over images?"""
+        return bool(getattr(self.terms[f"{TERM}{key}"], "is_mean_of_images", False))
+
+    def _gathered(self, outputs: Outputs, batch: Batch, key: str) -> Outputs:
+        taps = [tap for tap in self.taps_of(key) if tap in outputs.taps]
+        return gathered(outputs, batch.shares, self.rank, taps)
+
+    def total(self, values: dict[str, Tensor], shares: Sequence[int] = ()) -> Tensor:
+        """The weighted sum that is minimised.
+
+        Of several processes, whose gradients are averaged, each counts means of its images by
+        their number in `shares`.
+        """
+        factor = len(shares) * shares[self.rank] / sum(shares) if shares else 1.0
+        return torch.stack([
+            self.specs[key].weight * (factor if self.is_mean(key) else 1.0) * value
+            for key, value in values.items()
+        ]).sum()  # fmt: skip
 
     def outweighing(self, means: dict[str, float]) -> dict[str, float]:
         """Terms that are larger than they say they should be, with their multiple of the task's.

@@ -23,11 +23,14 @@ NOT_COMPILED = "hardware.compile=false"
 
 def check_hardware(hardware: HardwareSpec) -> None:
     """Raises MissingOnHost for a device that is not there, RecipeError for what is not built."""
-    if hardware.devices != 1 or hardware.nodes != 1 or hardware.strategy != "auto":
+    several = hardware.devices != 1 or hardware.nodes != 1
+    if hardware.strategy not in ("auto", "ddp"):
         raise RecipeError(
-            "hardware: training on several devices is not supported yet",
-            hint="hardware.devices=1 hardware.nodes=1 hardware.strategy=auto",
+            f"hardware.strategy: '{hardware.strategy}' is not one of auto, ddp",
+            hint="hardware.strategy=ddp: every device holds all networks of a stage",
         )
+    if several and hardware.compile:
+        raise RecipeError("hardware.compile: not on several devices", hint=NOT_COMPILED)
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(hardware.accelerator, True):
         raise MissingOnHost(
@@ -57,9 +60,17 @@ def make_fabric(hardware: HardwareSpec) -> Any:
     check_hardware(hardware)
     if hardware.threads:
         torch.set_num_threads(hardware.threads)
+    strategy: Any = "auto"
+    if hardware.devices != 1 or hardware.nodes != 1:
+        from lightning_fabric.strategies import DDPStrategy
+
+        # a stage has frozen models, heads that only some terms ask, students that take turns
+        strategy = DDPStrategy(find_unused_parameters=True)
     fabric = Fabric(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
+        num_nodes=hardware.nodes,
+        strategy=strategy,
         precision=hardware.precision,
     )
     fabric.launch()

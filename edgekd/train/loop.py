@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -19,24 +18,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgekd.errors import TrainingDiverged
 from edgekd.log import progress as progress_bar
-from edgekd.log import say, warn
+from edgekd.log import say
 from edgekd.losses.base import Batch, Clock
 from edgekd.recipe import HardwareSpec, StageSpec
 from edgekd.rundir import write_text
 from edgekd.tasks.base import Task
+from edgekd.train.adopting import keep_adapters
 from edgekd.train.checkpoint import (
     Best,
     Progress,
-    keep_adapters,
     load_last,
     save_last,
     tidy,
     trim_metrics,
 )
 from edgekd.train.choose import (
-    Choice,
     Scores,
     choice_of,
     choose,
@@ -49,6 +46,8 @@ from edgekd.train.interrupt import Interrupt
 from edgekd.train.loader import Feed, to_device
 from edgekd.train.optim import build_optimizer, clip_gradients, factor, set_rate
 from edgekd.train.seeding import derive
+from edgekd.train.telling import check_finite, observe, report, warn_of_weights
+from edgekd.train.together import Ranks
 from edgekd.train.views import with_views
 
 
@@ -72,10 +71,14 @@ def fit(
     the term, KeyboardInterrupt after saving when the user or the system asks to stop.
     """
     choice = choice_of(spec, task)
-    folder.mkdir(parents=True, exist_ok=True)
-    # from here on the folder no longer holds a finished stage, whatever it held before
-    (folder / "done.json").unlink(missing_ok=True)
-    tidy(folder)
+    ranks = Ranks(fabric.global_rank, fabric.world_size)
+    if ranks.is_first:
+        folder.mkdir(parents=True, exist_ok=True)
+        # from here on the folder no longer holds a finished stage, whatever it held before
+        (folder / "done.json").unlink(missing_ok=True)
+        tidy(folder)
+    fabric.barrier()
+    distiller.rank = ranks.own
     optimizer = build_optimizer(spec.optimizer, distiller)
     module, wrapped = fabric.setup(distiller, optimizer)
     resumed = load_last(folder, key, distiller, optimizer)
@@ -86,8 +89,18 @@ def fit(
         where = f"epoch {state.epoch}, step {state.step}"
         say(f"{name}: resuming at {where if state.step else f'epoch {state.epoch}'}")
     metrics = folder / "metrics.jsonl"
-    trim_metrics(metrics, state.epoch - 1)
-    run = _Run(fabric, module, distiller, wrapped, optimizer, spec, feed, hardware, seed)
+    fabric.barrier()  # all have read what is resumed before the first one writes
+    if ranks.is_first:
+        trim_metrics(metrics, state.epoch - 1)
+    run = _Run(fabric, module, distiller, wrapped, optimizer, spec, feed, hardware, seed, ranks)
+    everybody = evaluate
+
+    def evaluate(models: Sequence[str]) -> tuple[Scores, Scores]:  # type: ignore[no-redef]
+        """By the first process alone: images count once, and the others are told."""
+        if ranks.count == 1:
+            return everybody(models)
+        found = everybody(models) if ranks.is_first else None
+        return fabric.broadcast(found)
 
     def save(current: Progress) -> None:
         precision_state = fabric.strategy.precision.state_dict()
@@ -95,7 +108,7 @@ def fit(
             save_last(folder, key, distiller, optimizer, precision_state, current)
 
     if state.epoch == 1 and state.step == 0:
-        _observe(distiller, Clock(0, spec.epochs, 0, 0), *evaluate(distiller.to_be_scored()))
+        observe(distiller, Clock(0, spec.epochs, 0, 0), *evaluate(distiller.to_be_scored()))
     with Interrupt() as interrupt:
         for epoch in range(state.epoch, spec.epochs + 1):
             if has_stalled(state, choice):
@@ -104,20 +117,25 @@ def fit(
             run.epoch(name, state, interrupt, save)
             notes = distiller.notes()
             scores, of_classes = evaluate(distiller.trained)
-            _observe(distiller, Clock(epoch, spec.epochs, 0, 0), scores, of_classes)
-            chosen = choose(state, choice, scores, distiller, folder)
+            observe(distiller, Clock(epoch, spec.epochs, 0, 0), scores, of_classes)
+            chosen = choose(state, choice, scores, distiller, folder if ranks.is_first else None)
             note_progress(state, choice, scores, distiller.trained)
             note_plateau(state, spec, task, scores)
             row = {**run.row(state, scores, chosen), **({"notes": notes} if notes else {})}
-            with metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            _report(name, row, choice)
-            if epoch == 1:
-                _warn_of_weights(name, distiller.outweighing(row["terms"]))
+            if ranks.is_first:
+                with metrics.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                report(name, row, choice)
+            if epoch == 1 and ranks.is_first:
+                warn_of_weights(name, distiller.outweighing(row["terms"]))
             state.epoch, state.step, state.sums = epoch + 1, 0, {}
             state.images, state.seconds = 0, 0.0
             save(state)
+            interrupt.requested = ranks.agree(interrupt.requested, fabric.device)
             interrupt.check()
+    if not ranks.is_first:
+        fabric.barrier()
+        return state.best
     record = {
         "key": key,
         "epochs": state.epoch - 1,
@@ -125,6 +143,7 @@ def fit(
     }
     keep_adapters(distiller, folder)
     write_text(folder / "done.json", json.dumps(record, indent=2, sort_keys=True) + "\n")
+    fabric.barrier()
     return state.best
 
 
@@ -142,7 +161,9 @@ class _Run:
         feed: Feed,
         hardware: HardwareSpec,
         seed: int,
+        ranks: Ranks,
     ) -> None:
+        self.ranks = ranks
         self.fabric, self.module, self.distiller = fabric, module, distiller
         self.wrapped, self.optimizer = wrapped, optimizer
         self.spec, self.feed, self.hardware, self.seed = spec, feed, hardware, seed
@@ -155,10 +176,10 @@ class _Run:
         """Train from `state.step` to the end of `state.epoch`, saving now and then."""
         self.drops = state.drops
         feed, spec = self.feed, self.spec
-        plan = feed.plan(self.seed, state.epoch)
+        plan = self.ranks.plan(feed.plan(self.seed, state.epoch))
         pin = self.fabric.device.type == "cuda"
         view = feed.view(state.epoch)
-        loading = feed.load(plan[state.step :], seed=self.seed, view=view, pin=pin)
+        loading = feed.load(self.ranks.mine(plan[state.step :]), seed=self.seed, view=view, pin=pin)
         self.distiller.train()
         started = saved = time.monotonic()
         before = state.seconds
@@ -170,11 +191,14 @@ class _Run:
                 note="",
             )
             for step, (pixels, targets, indices) in enumerate(loading, state.step):
-                values = self.step(pixels, targets, indices, state.epoch, step, len(plan))
+                values = self.step(
+                    pixels, targets, indices, state.epoch, step, len(plan), len(plan[step])
+                )
                 for term, value in values.items():
-                    state.sums[term] = state.sums.get(term, 0.0) + value * len(targets)
-                state.images += len(targets)
+                    state.sums[term] = state.sums.get(term, 0.0) + value * len(plan[step])
+                state.images += len(plan[step])
                 state.step = step + 1
+                interrupt.requested = self.ranks.agree(interrupt.requested, self.fabric.device)
                 now = time.monotonic()
                 state.seconds = before + now - started
                 loss = state.sums["total"] / state.images
@@ -193,9 +217,19 @@ class _Run:
         return (step + 1) % self.spec.accumulate == 0 or step + 1 == steps
 
     def step(
-        self, pixels: Tensor, targets: Tensor, indices: Tensor, epoch: int, step: int, steps: int
+        self,
+        pixels: Tensor,
+        targets: Tensor,
+        indices: Tensor,
+        epoch: int,
+        step: int,
+        steps: int,
+        size: int,
     ) -> dict[str, float]:
-        """One batch forward and back; returns the unweighted terms and their weighted total."""
+        """One batch forward and back; returns the unweighted terms and their weighted total.
+
+        The images are this process's share of a batch of `size`.
+        """
         spec = self.spec
         torch.manual_seed(derive(self.seed, "step", epoch, step, self.fabric.global_rank))
         self.rate = spec.optimizer.lr * factor(
@@ -215,18 +249,20 @@ class _Run:
         clock = Clock(epoch, spec.epochs, (epoch - 1) * steps + step, spec.epochs * steps)
         batch = Batch(images, targets.to(device, non_blocking=True), known)
         batch = with_views(batch, spec.data)
+        shares = self.ranks.shares(size) if self.ranks.count > 1 else ()
+        batch.shares = shares
         found: dict[str, float] = {}
         alternates = spec.update == "alternate"
         for only in self.distiller.trained if alternates else (None,):
             values = self.module(batch, clock, only)
-            total = self.distiller.total(values)
-            self.fabric.backward(total / spec.accumulate)
+            self.fabric.backward(self.distiller.total(values, shares) / spec.accumulate)
             # one transfer for all terms; also where a GPU is waited for
-            numbers = torch.stack([*(v.detach() for v in values.values()), total.detach()])
-            *terms, loss = numbers.tolist()
+            total = self.distiller.total({key: value.detach() for key, value in values.items()})
+            numbers = torch.stack([*(v.detach() for v in values.values()), total])
+            *terms, loss = self.ranks.mean(numbers, shares).tolist()
             found.update(zip(values, terms, strict=True))
             found["total"] = found.get("total", 0.0) + loss
-            _check_finite(found, epoch, step)
+            check_finite(found, epoch, step)
             if self.is_update(step, steps):
                 self.update(only)
         return found
@@ -259,38 +295,3 @@ class _Run:
             },
             "best": chosen,
         }
-
-
-def _check_finite(found: dict[str, float], epoch: int, step: int) -> None:
-    for term, value in found.items():
-        if not math.isfinite(value):
-            raise TrainingDiverged(
-                f"term '{term}' became {value} in epoch {epoch}, step {step + 1}",
-                hint="lower the learning rate or the term's weight, or set optimizer.clip",
-            )
-
-
-def _observe(distiller: Distiller, clock: Clock, scores: Scores, of_classes: Scores) -> None:
-    both = {model: {**found, **of_classes.get(model, {})} for model, found in scores.items()}
-    for loss in distiller.terms.values():
-        loss.observe(clock, both)  # type: ignore[operator]
-
-
-def _warn_of_weights(name: str, found: dict[str, float]) -> None:
-    for term, multiple in found.items():
-        warn(
-            f"{name}: the weighted term '{term}' was {multiple:.0f} times the task's loss in epoch "
-            f"1; consider a smaller stages.{name}.losses.{term}.weight"
-        )
-
-
-def _report(name: str, row: dict[str, Any], choice: Choice) -> None:
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        return
-    terms = "  ".join(f"{term} {value:.3f}" for term, value in row["terms"].items())
-    scores = "  ".join(
-        f"{model} {choice.score} {values.get(choice.score) or 0:.3f}{'*' * row['best'][model]}"
-        for model, values in row["val"].items()
-    )
-    where = f"{name} {row['epoch']:>3}/{row['epochs']}"
-    say(f"{where}  {terms}  |  {scores}  |  {row['seconds']:.0f} s")

@@ -13,8 +13,8 @@ import torch
 
 from edgekd.bundle import is_bundle, read_manifest
 from edgekd.data.splits import write_split
-from edgekd.errors import MissingOnHost
-from edgekd.log import say, warn
+from edgekd.errors import EdgekdError, MissingOnHost
+from edgekd.log import be_quiet, say, warn
 from edgekd.models.assemble import task_of
 from edgekd.recipe import Recipe
 from edgekd.recipe_load import to_yaml
@@ -32,6 +32,7 @@ from edgekd.train.loop import fit
 from edgekd.train.seeding import derive
 from edgekd.train.setup import Prepared, make_distiller, networks_of, prepare, quantize_trained
 from edgekd.train.starting import start_memory
+from edgekd.train.together import check_several, is_follower, is_lost
 
 
 @dataclass
@@ -52,16 +53,21 @@ def distill(
     fresh: bool = False,
     before: Callable[[Recipe, Prepared], object] | None = None,
     git: dict[str, Any] | None = None,
-) -> Summary:
+) -> Summary | None:
     """Train what is not yet trained, score every model, and write the run folder.
 
     `before` is called once if anything has to be trained: the place for a dry run. `git` is the
     state of the recipe's folder (git_state.py), kept for the bundle's provenance.
-    Raises EdgekdError of all kinds, and KeyboardInterrupt after saving.
+    Raises EdgekdError of all kinds, and KeyboardInterrupt after saving. Where several processes
+    train together only the first one gets a summary.
     """
     started = time.monotonic()
     summary = Summary(run.root)
     stages.check_teachers(recipe)
+    check_several(recipe)
+    if is_follower(recipe.hardware):
+        _follow(recipe, run, fresh)
+        return None
     with only_one(run.root):
         data = prepare(recipe)
         keys = stage_keys(recipe, data.key)
@@ -101,12 +107,28 @@ def distill(
                     say(f"{name}: trained by another run meanwhile")
                     summary.reused.append(name)
                     continue
+                if fresh:
+                    shutil.rmtree(run.stage(name), ignore_errors=True)
+                assert fabric is not None
+                fabric.broadcast(name)  # the other processes train it too
                 _train(recipe, run, data, name, keys[name], fabric, fresh)
                 stages.put(run, name, keys[name], replace=fresh)
             summary.trained.append(name)
+        if fabric is not None:
+            fabric.broadcast("")
         summary.scores = finish(recipe, run, data, keys, git)
     summary.seconds = time.monotonic() - started
     return summary
+
+
+def _follow(recipe: Recipe, run: RunDir, fresh: bool) -> None:
+    """Train with another process, which alone decides what, writes, speaks and scores."""
+    be_quiet()
+    data = prepare(recipe)
+    keys = stage_keys(recipe, data.key)
+    fabric = make_fabric(recipe.hardware)
+    while name := fabric.broadcast(""):
+        _train(recipe, run, data, name, keys[name], fabric, fresh)
 
 
 def _train(
@@ -114,8 +136,6 @@ def _train(
 ) -> None:
     spec = recipe.stages[name]
     folder = run.stage(name)
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
     feed = stage_feed(recipe, data, spec, name)
     networks = networks_of(recipe, run, data.task, name, [*spec.train, *spec.frozen])
     for model in spec.train:
@@ -176,6 +196,13 @@ def _train(
         raise MissingOnHost(
             f"stages.{name}: out of memory on {fabric.device}",
             hint=f"halve data.batch and set stages.{name}.accumulate=2",
+        ) from None
+    except RuntimeError as error:
+        if not is_lost(error):
+            raise
+        raise EdgekdError(
+            f"stages.{name}: another process of this run has ended",
+            hint="what it said stands above; the same command goes on where it was",
         ) from None
 
 
