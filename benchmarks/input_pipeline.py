@@ -40,7 +40,7 @@ from edgekd.rundir import write_text
 from edgekd.train.augment import build as build_augment
 from edgekd.train.feeding import class_counts, stage_feed
 from edgekd.train.loader import Feed, Indices
-from edgekd.train.loop import Choice, fit
+from edgekd.train.loop import fit
 from edgekd.train.run import make_fabric
 from edgekd.train.setup import Prepared, make_distiller, prepare
 
@@ -156,8 +156,8 @@ class Bench:
                 self.recipe.stages[STAGE],
                 distiller,
                 feed,
-                dict,
-                Choice(self.data.task.primary, True, "last"),
+                lambda models: ({}, {}),
+                self.data.task,
                 self.recipe.hardware,
                 Path(folder),
                 number,

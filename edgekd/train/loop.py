@@ -50,6 +50,8 @@ from edgekd.train.telling import check_finite, observe, report, warn_of_weights
 from edgekd.train.together import Ranks
 from edgekd.train.views import with_views
 
+ALONE = Ranks()
+
 
 def fit(
     fabric: Any,
@@ -161,7 +163,7 @@ class _Run:
         feed: Feed,
         hardware: HardwareSpec,
         seed: int,
-        ranks: Ranks,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.ranks = ranks
         self.fabric, self.module, self.distiller = fabric, module, distiller
@@ -224,11 +226,11 @@ class _Run:
         epoch: int,
         step: int,
         steps: int,
-        size: int,
+        size: int | None = None,
     ) -> dict[str, float]:
         """One batch forward and back; returns the unweighted terms and their weighted total.
 
-        The images are this process's share of a batch of `size`.
+        The images are this process's share of a batch of `size`, by default all of it.
         """
         spec = self.spec
         torch.manual_seed(derive(self.seed, "step", epoch, step, self.fabric.global_rank))
@@ -249,7 +251,7 @@ class _Run:
         clock = Clock(epoch, spec.epochs, (epoch - 1) * steps + step, spec.epochs * steps)
         batch = Batch(images, targets.to(device, non_blocking=True), known)
         batch = with_views(batch, spec.data)
-        shares = self.ranks.shares(size) if self.ranks.count > 1 else ()
+        shares = self.ranks.shares(size or len(targets)) if self.ranks.count > 1 else ()
         batch.shares = shares
         found: dict[str, float] = {}
         alternates = spec.update == "alternate"

@@ -162,6 +162,11 @@ def test_a_sweep_can_show_it_where_there_is_a_teacher(tmp_path: Path) -> None:
     recipe = Recipe.model_validate(tree)
     assert choose_metrics(recipe, ["accuracy", "fidelity"]) == ["accuracy", "fidelity"]
     assert "fidelity" not in choose_metrics(recipe, [])
+    masks = tree | {"task": {"name": "segmentation"}}
+    of_masks = ["fidelity_iou", "fidelity_fscore"]
+    assert choose_metrics(Recipe.model_validate(masks), of_masks) == of_masks
+    with pytest.raises(RecipeError, match="there is no score 'fidelity_iou'"):
+        choose_metrics(recipe, of_masks)
     with pytest.raises(RecipeError, match="there is no score 'fidellity'") as raised:
         choose_metrics(recipe, ["fidellity"])
     assert raised.value.hint == "did you mean 'fidelity'?"
