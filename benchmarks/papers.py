@@ -4,7 +4,7 @@
 
 renders every block of `docs/papers/umkd.md` from `results/*.json` (made by `edgekd sweep`, see
 study.py) and from the tables printed in the paper. A row that was not run says so. The blocks of
-KDML are made in kdml_tables.py, those of RSKD in rskd_claims.py.
+KDML are made in kdml_tables.py, those of RSKD in rskd_claims.py, of DSP-KD in dspkd_claims.py.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 import sys
 from pathlib import Path
 
+import dspkd_claims
 import kdml_tables
 import rskd_claims
 from over_seeds import Record, difference, spread, values
@@ -202,7 +203,15 @@ def rskd() -> dict[str, str]:
     })  # fmt: skip
 
 
-PAPERS = {"umkd": umkd, "kdml": kdml, "rskd": rskd}
+def dspkd() -> dict[str, str]:
+    """The blocks of docs/papers/dspkd.md."""
+    return dspkd_claims.blocks(
+        record_of("dspkd-ham10000") if has_run("dspkd-ham10000") else None,
+        record_of("table6") if has_run("table6") else None,
+    )
+
+
+PAPERS = {"umkd": umkd, "kdml": kdml, "rskd": rskd, "dspkd": dspkd}
 
 
 def render(document: str, blocks: dict[str, str]) -> str:
