@@ -15,7 +15,17 @@ from typing import Annotated
 
 import typer
 
-from edgekd.commands import analysis, data, device, importing, linting, recipes, sweeping, workflow
+from edgekd.commands import (
+    analysis,
+    data,
+    device,
+    importing,
+    linting,
+    recipes,
+    reporting,
+    sweeping,
+    workflow,
+)
 from edgekd.errors import EdgekdError, MissingOnHost
 
 INTERRUPTED = 130
@@ -42,7 +52,7 @@ app.command()(workflow.export)
 app.command("import")(importing.import_model)
 app.command()(workflow.bench)
 app.command()(analysis.analyze)
-app.command()(workflow.report)
+app.command()(reporting.report)
 app.command()(workflow.run)
 app.command()(sweeping.sweep)
 app.command("lint")(linting.lint_command)

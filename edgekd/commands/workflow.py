@@ -1,4 +1,4 @@
-"""distill, export, bench, report, and run: the four in a row."""
+"""distill, export, bench, and run: these and the report in a row."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from edgekd.commands.common import (
     print_json,
     print_table,
 )
-from edgekd.errors import DataError, EdgekdError, GateFailed, RecipeError
+from edgekd.commands.reporting import show_report
+from edgekd.errors import EdgekdError, GateFailed
 
 if TYPE_CHECKING:
     from edgekd.recipe import Recipe
@@ -182,42 +183,6 @@ def _bundles(target: Path, artifacts: list[str] | None) -> list[Path]:
     return found or [target]
 
 
-def report(
-    targets: Annotated[list[Path] | None, typer.Argument(metavar="[RUN|BUNDLE|DIR...]")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write (default: RUN/report).")] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TABLE",
-            help="A published table (umkd_table1, ...) beside all runs below DIR (default: runs), "
-            "or a study's results file.",
-        ),
-    ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="A site of all published tables, likewise.")
-    ] = False,
-    pictures: Annotated[
-        bool,
-        typer.Option(
-            "--pictures",
-            help="Masks: put test pictures into the page, which is then as private as they are.",
-        ),
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Tables and plots as html, md, csv and json, or a paper's tables beside one's own figures."""
-    if against is not None or everything:
-        if against is not None and everything:
-            raise RecipeError("--against names one table, --all means all", hint="leave one out")
-        if pictures:
-            raise RecipeError("--pictures: published tables have none", hint="leave it out")
-        _report_against(targets or [Path("runs")], out, against, json)
-        return
-    if not targets:
-        raise DataError("nothing to report on", hint="edgekd report RUN, or --against TABLE")
-    _report(targets, out, json, pictures=pictures)
-
-
 def run(
     recipe: RecipeArgument,
     overrides: Overrides = None,
@@ -259,7 +224,7 @@ def run(
                 repeats=wanted.repeats,
                 seconds=wanted.seconds,
             )
-    _report([folder.root], None, json)
+    show_report([folder.root], None, json)
     if failed:
         raise failed
 
@@ -285,33 +250,3 @@ def _distill(recipe: Recipe, run: RunDir, fresh: bool, name: str) -> Any:
 
         analyze(run, recipe)
     return done
-
-
-def _report_against(targets: list[Path], out: Path | None, name: str | None, json: bool) -> None:
-    from edgekd.report.against import gather
-    from edgekd.report.against_page import grid, known, overview, terminal, tree, write
-
-    if name is not None:
-        from edgekd.published import table
-
-        table(name)  # an unknown one says so before anything is read
-    folder = out or Path("report-against")
-    made = write(known() if name is None else [name], gather(targets), folder)
-    if json:
-        print_json([tree(one) for one in made])
-        return
-    print_table(terminal(overview(made) if name is None else grid(made[0])))
-    typer.echo(f"report: {folder / ('index.html' if name is None else f'{name}.html')}")
-
-
-def _report(targets: list[Path], out: Path | None, json: bool, *, pictures: bool = False) -> None:
-    from edgekd.report.render import report as render
-    from edgekd.report.table import terminal
-
-    files = render(targets, out=out, pictures=pictures)
-    if json:
-        print_json(files.summary)
-        return
-    for data in files.data:
-        print_table(terminal(data))
-    typer.echo(f"report: {files.html}")
