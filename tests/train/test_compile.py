@@ -87,7 +87,7 @@ def test_it_gives_the_same_numbers_from_few_graphs_also_when_resumed(
     original = loop._Run.step
 
     def stop(self: Any, *arguments: Any) -> Any:
-        if arguments[-3:-1] == (2, 3):  # epoch, step
+        if arguments[3:5] == (2, 3):  # epoch, step
             raise KeyboardInterrupt
         return original(self, *arguments)
 

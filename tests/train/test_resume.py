@@ -223,14 +223,6 @@ def test_a_score_that_is_costly_can_still_pick_the_epoch(tmp_path: Path) -> None
     assert best["value"] == max(areas)
 
 
-def test_training_on_several_devices_is_refused_plainly(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tiny.write(tmp_path, tiny.tree(tmp_path))
-    assert distill(path, tmp_path / "x", "hardware.devices=2") == 2
-    assert "not supported yet" in capsys.readouterr().err
-
-
 def test_a_library_teacher_with_a_random_classifier_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
