@@ -25,7 +25,7 @@ edgekd.doctor._try_export = lambda *_: None
 original, flags = loop._Run.step, Path(sys.argv[1])
 
 def step(self, *arguments):
-    epoch, step = arguments[-3:-1]
+    epoch, step = arguments[3:5]
     if self.spec.epochs == 2 and (epoch, step) == (2, 1) and flags.is_dir():
         (flags / "is-training").touch()
         while not (flags / "go-on").exists():
